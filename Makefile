@@ -1,0 +1,49 @@
+# Every target does its own set-up. `make help` lists them.
+SHELL := /bin/bash
+PY := .venv/bin/python
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup setup-dev demo serve test test-fast check format stubs constraints bench-gateway clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+setup:  ## create the environment in .venv
+	@scripts/setup.sh runtime
+
+setup-dev:
+	@scripts/setup.sh dev
+
+demo: setup  ## start the stack, ask, draw, answer interleaved, save pictures under out/, shut down
+	@$(PY) examples/demo.py
+
+serve: setup  ## start the stack on loopback and stay up
+	@.venv/bin/medmax serve
+
+test: setup-dev  ## all tests, with real servers
+	@scripts/test.sh all
+
+test-fast: setup-dev  ## unit tests alone
+	@scripts/test.sh fast
+
+check: setup-dev  ## format, lint, types, stub drift
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) scripts/generate_stubs.py --check
+
+format: setup-dev  ## rewrite the sources in the project's format
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+stubs: setup-dev  ## regenerate services/pb from protos/
+	@$(PY) scripts/generate_stubs.py
+
+constraints: setup-dev  ## write the exact versions of .venv to constraints.txt
+	@$(PY) scripts/freeze.py > constraints.new && mv constraints.new constraints.txt
+
+bench-gateway: setup-dev  ## what the gateway adds to the first token
+	@$(PY) -m loadtests.gateway_overhead
+
+clean:  ## remove the environment and what was produced
+	rm -rf .venv out var .pytest_cache .mypy_cache .ruff_cache .hypothesis

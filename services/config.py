@@ -1,0 +1,142 @@
+"""Every setting of the program, read from `MEDMAX_*` environment variables or given in code.
+
+A wrong value fails at start with the variable's name (`load`); nothing is swallowed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED_MODEL = ROOT / "models" / "phantom"
+MIB = 1 << 20
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class DType(StrEnum):
+    """Precision of the language model's weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Scale(BaseModel):
+    """Replicas and queues of one deployment (Ray Serve autoscaling)."""
+
+    min_replicas: int = Field(1, ge=0, le=1024)
+    max_replicas: int = Field(1, ge=1, le=1024)
+    target_ongoing_requests: float = Field(8, gt=0)
+    max_ongoing_requests: int = Field(64, ge=1)
+    max_queued_requests: int = Field(256, ge=-1, description="per caller; -1 = no limit")
+    num_cpus: float = Field(0.25, ge=0)
+    num_gpus: float = Field(0, ge=0)
+    upscale_delay_s: float = Field(5, ge=0)
+    downscale_delay_s: float = Field(60, ge=0)
+
+
+class Settings(BaseSettings):
+    """All settings; defaults suit a laptop without a GPU."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDMAX_", env_nested_delimiter="__", extra="ignore")
+
+    # Model
+    checkpoint: Path = Field(SHIPPED_MODEL, description="checkpoint directory")
+    model_id: str = Field("medmax-phantom", pattern=r"^[A-Za-z0-9._/-]{1,64}$")
+    device: Device = Device.CPU
+    dtype: DType = DType.AUTO
+    threads: int = Field(0, ge=0, le=256, description="torch threads of a replica; 0 = cores of the machine")
+
+    # Addresses
+    host: str = Field("127.0.0.1", description="beyond loopback only with API keys")
+    http_port: int = Field(8000, ge=0, le=65535)
+    grpc_port: int = Field(9000, ge=0, le=65535)
+    tokenizer_address: str = Field(
+        "", description="host:port of a gRPC tokenizer; empty = this application's"
+    )
+    llm_address: str = Field("", description="host:port of a gRPC language model; empty = this application's")
+    decoder_address: str = Field("", description="host:port of a gRPC decoder; empty = this application's")
+
+    # Access
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma-separated NAME:KEY or NAME:sha256$<hex>; empty = off, loopback only"
+    )
+    requests_per_minute: int = Field(600, ge=0, description="per key; 0 = no limit")
+
+    # Limits
+    max_request_bytes: int = Field(32 * MIB, ge=1024)
+    max_image_bytes: int = Field(16 * MIB, ge=1024)
+    max_image_pixels: int = Field(50_000_000, ge=1024)
+    max_text_chars: int = Field(100_000, ge=1)
+    request_timeout_s: float = Field(120, gt=0, le=3600)
+    image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma-separated hosts from which picture addresses are fetched; empty = none"
+    )
+
+    # Tokenizer and decoder
+    tokenizer_cache_bytes: int = Field(64 * MIB, ge=0)
+    batch_size: int = Field(16, ge=1, le=1024, description="pictures in one VQ-GAN batch")
+    batch_wait_ms: float = Field(2, ge=0, le=1000)
+
+    # Language model
+    max_batch: int = Field(32, ge=1, le=4096, description="sequences in one step, companions included")
+    kv_cache_bytes: int = Field(512 * MIB, ge=MIB)
+
+    # Interactions
+    store: bool = Field(True, description="keep interactions")
+    database_url: str = Field("", description="SQLAlchemy address; empty = SQLite below data_dir")
+    object_store: str = Field("", description="fsspec address for pictures; empty = a folder below data_dir")
+    data_dir: Path = Field(Path("var"), description="where SQLite and pictures live by default")
+    retention_days: int = Field(30, ge=1, le=36500)
+
+    # Replicas
+    tokenizer: Scale = Field(default_factory=lambda: Scale(max_replicas=2))
+    llm: Scale = Field(default_factory=lambda: Scale(num_cpus=1))
+    decoder: Scale = Field(default_factory=lambda: Scale(max_replicas=2))
+    gateway: Scale = Field(
+        default_factory=lambda: Scale(max_replicas=2, target_ongoing_requests=32, max_ongoing_requests=256)
+    )
+
+    @field_validator("api_keys", "image_url_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from the environment and `overrides`.
+
+    Raises:
+        ConfigurationError: a value is wrong; the message names the variable and the limit.
+    """
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "MEDMAX_" + "__".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(first["msg"], field=name) from None
+    if not settings.loopback and not settings.api_keys:
+        raise ConfigurationError(
+            "listening beyond loopback needs API keys; set MEDMAX_API_KEYS=name:key", field="MEDMAX_HOST"
+        )
+    return settings
