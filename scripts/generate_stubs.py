@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import os
 import re
 import shutil
 import sys
@@ -19,6 +20,8 @@ STUBS = ROOT / "services" / "pb"
 WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
 # The stubs live below `services.pb`, which protoc's own import lines do not know.
 IMPORT = re.compile(r"^(from|import) medmax\.", re.MULTILINE)
+# Nor do the message classes, which then could not be pickled.
+MODULE = re.compile(r"(BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')medmax\.")
 
 
 def generate(target: Path) -> None:
@@ -34,10 +37,13 @@ def generate(target: Path) -> None:
         f"--mypy_grpc_out={target}",
         *sources,
     ]
+    # protoc finds the mypy plugins beside this interpreter.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
     for path in target.rglob("*.py*"):
-        path.write_text(IMPORT.sub(r"\1 services.pb.medmax.", path.read_text()))
+        text = IMPORT.sub(r"\1 services.pb.medmax.", path.read_text())
+        path.write_text(MODULE.sub(r"\1services.pb.medmax.", text))
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").write_text('"""Generated from protos/ by scripts/generate_stubs.py."""\n')
 

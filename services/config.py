@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated NAME:KEY or NAME:sha256$<hex>; empty = off, loopback only"
     )
+    service_key: SecretStr | None = Field(None, description="key that the gateway presents to services by address")
     requests_per_minute: int = Field(600, ge=0, description="per key; 0 = no limit")
 
     # Limits
@@ -100,6 +101,12 @@ class Settings(BaseSettings):
     object_store: str = Field("", description="fsspec address for pictures; empty = a folder below data_dir")
     data_dir: Path = Field(Path("var"), description="where SQLite and pictures live by default")
     retention_days: int = Field(30, ge=1, le=36500)
+
+    # Ray
+    ray_dir: str = Field(
+        "", max_length=40, description="folder of Ray's sockets and logs; empty = one below the system's own"
+    )
+    ray_object_store_bytes: int = Field(256 * MIB, ge=80 * MIB)
 
     # Replicas
     tokenizer: Scale = Field(default_factory=lambda: Scale(max_replicas=2))

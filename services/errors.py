@@ -3,6 +3,7 @@
     MedMaxError                      code                 HTTP  gRPC
     ├── InvalidInput                 invalid_input        400   INVALID_ARGUMENT
     │   ├── UnsupportedField         unsupported_field    400   INVALID_ARGUMENT
+    │   ├── UnsupportedMediaType     unsupported_media_type 415 INVALID_ARGUMENT
     │   ├── InvalidImage             invalid_image        400   INVALID_ARGUMENT
     │   ├── PayloadTooLarge          payload_too_large    413   INVALID_ARGUMENT
     │   └── ContextOverflow          context_overflow     400   INVALID_ARGUMENT
@@ -78,6 +79,12 @@ class UnsupportedField(InvalidInput):
     """A field that would change the answer and that this service does not support, or does not know."""
 
     code = "unsupported_field"
+
+
+class UnsupportedMediaType(InvalidInput):
+    """A request body of another content type than the one that is read."""
+
+    code, http_status = "unsupported_media_type", 415
 
 
 class InvalidImage(InvalidInput):

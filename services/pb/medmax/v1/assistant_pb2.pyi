@@ -120,7 +120,7 @@ Global___ImagePart: _TypeAlias = ImagePart  # noqa: Y015
 
 @_typing.final
 class Message(_message.Message):
-    """One turn. System text comes first and is put before the first user turn."""
+    """One turn. System messages come first; their text is put before the first user text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,0 +1,1 @@
+"""Measuring the assistant: synthetic pictures with exact truth, tasks, metrics and reports."""

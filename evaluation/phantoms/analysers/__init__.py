@@ -1,0 +1,1 @@
+"""One module per modality; each has `analyse(picture float32 [SIZE, SIZE, 3]) -> tuple[Finding, ...]`."""

@@ -1,0 +1,1 @@
+"""Service 3: image codes to picture files, marked as synthetic."""

@@ -1,0 +1,1 @@
+"""Alembic's versions of the schema. Applied by `services.interactions.database.migrate`."""

@@ -1,0 +1,12 @@
+"""Runs the migrations on the connection, and in the transaction, that `database.migrate` hands over."""
+
+from alembic import context
+
+from services.interactions.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    compare_type=True,
+)
+context.run_migrations()

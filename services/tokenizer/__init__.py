@@ -1,0 +1,1 @@
+"""Service 1: pixels to image codes. Readers of picture files, preprocessing, cache, VQ-GAN encoder."""

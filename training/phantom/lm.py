@@ -1,0 +1,107 @@
+"""Training of the decoder over text and image codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from services.checkpoint import ModelConfig, Vocabulary
+from services.llm.model import Chameleon
+from training.phantom.recipe import CONTEXT, Recipe
+from training.phantom.sequences import SequenceMaker
+from training.phantom.state import load_state, save_state
+from training.phantom.vq import rate_at
+
+_SAVE_EVERY = 200
+
+
+def bfloat16_pays() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def model_config(recipe: Recipe, vocabulary: Vocabulary) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=vocabulary.size,
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        intermediate_size=recipe.inner,
+        max_position_embeddings=CONTEXT,
+    )
+
+
+def loss_of(
+    model: Chameleon, ids: Tensor, labels: Tensor, is_text: Tensor, picture_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted mean cross-entropy, and the plain means over text and over pictures, in nats.
+
+    Text is a small share of the positions and most of what is asked for, so codes weigh `picture_weight`. The head
+    runs on learnt positions alone. `is_text`: bool [vocabulary].
+    """
+    learnt = labels >= 0
+    targets = labels[learnt]
+    logits = functional.linear(model.hidden(ids)[learnt], model.head).float()
+    each = functional.cross_entropy(logits, targets, reduction="none")
+    text = is_text[targets]
+    weight = torch.where(text, 1.0, picture_weight)
+    loss = (each * weight).sum() / weight.sum()
+    return loss, each[text].mean().detach(), each[~text].mean().detach()
+
+
+def train(
+    recipe: Recipe,
+    maker: SequenceMaker,
+    folder: Path,
+    progress: Callable[[int, int, dict[str, float]], None],
+    snapshot: Callable[[Chameleon, int], None] | None = None,
+) -> Chameleon:
+    """Train, or go on from `folder`'s last save. `progress` gets step, steps and figures."""
+    torch.manual_seed(recipe.seed + 1)
+    vocabulary = maker.vocabulary
+    model = Chameleon(model_config(recipe, vocabulary))
+    matrices = [p for p in model.parameters() if p.ndim == 2 and min(p.shape) > 64]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lm_rate, betas=(0.9, 0.98), fused=True)
+    path, step = folder / "lm.pt", 0
+    if (saved := load_state(path, recipe.to_json())) is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step = saved["step"]
+    rng = np.random.default_rng([recipe.seed, 12, step])
+    half = bfloat16_pays()
+    # What ends an answer counts as text.
+    is_text = torch.from_numpy(vocabulary.is_text).clone()
+    is_text[[vocabulary.eos, vocabulary.begin_image]] = True
+    batches = maker.batches(rng, recipe.lm_batch_tokens)
+    while step < recipe.lm_steps:
+        ids, labels = (torch.from_numpy(array) for array in next(batches))
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, recipe.lm_steps, recipe.lm_rate, recipe.lm_warmup_steps, floor=0.02)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss, text, picture = loss_of(model, ids, labels, is_text, recipe.picture_weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        figures = {
+            "loss": loss.item(),
+            "text": text.item(),
+            "picture": picture.item(),
+        }
+        progress(step, recipe.lm_steps, figures)
+        if step % _SAVE_EVERY == 0 or step == recipe.lm_steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            save_state(path, recipe.to_json(), state)
+            if snapshot is not None:
+                snapshot(model, step)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,57 @@
+"""A progress bar per stage of a training run, on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+
+from services.commands.output import err
+from training.phantom.run import Progress as Callback
+
+_LINE_EVERY_S = 30.0
+
+
+@contextmanager
+def bars() -> Iterator[Callback]:
+    """Bars with loss, steps, time gone and left; where nobody watches, a line every half minute."""
+    if not err.is_terminal:
+        yield _lines()
+        return
+    columns = (
+        TextColumn("{task.description:>9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeLeft(),
+    )
+    with Progress(*columns, console=err) as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def update(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total, figures="", completed=done)
+            shown.update(tasks[stage], completed=done, figures=_words(figures))
+
+        yield update
+
+
+def _words(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+
+
+def _lines() -> Callback:
+    last = 0.0
+
+    def update(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_EVERY_S or done == total:
+            last = time.monotonic()
+            err.print(f"{stage} {done}/{total}  {_words(figures)}")
+
+    return update
