@@ -97,6 +97,7 @@ class Report:
                 modality: {score: self.fraction(score, modality) for score in SCORES}
                 for modality in modalities
             },
+            "counts": {score: len(self.of(score)) for score in SCORES},
             "failed": sum(outcome.error is not None for outcome in self.outcomes),
         }
 

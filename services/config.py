@@ -73,8 +73,10 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated NAME:KEY or NAME:sha256$<hex>; empty = off, loopback only"
     )
-    service_key: SecretStr | None = Field(None, description="key that the gateway presents to services by address")
-    requests_per_minute: int = Field(600, ge=0, description="per key; 0 = no limit")
+    service_key: SecretStr | None = Field(
+        None, description="key that the gateway presents to services by address"
+    )
+    requests_per_minute: int = Field(600, ge=0, description="per key and gateway replica; 0 = no limit")
 
     # Limits
     max_request_bytes: int = Field(32 * MIB, ge=1024)

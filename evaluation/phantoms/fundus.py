@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -121,7 +122,7 @@ def _vessels(rng: np.random.Generator, eye: Eye) -> Field:
         return (u + 1) / 2 * SIZE * scale, (v + 1) / 2 * SIZE * scale
 
     def trace(points: Sequence[tuple[float, float]], start: float, end: float) -> None:
-        for index, (first, second) in enumerate(zip(points, points[1:], strict=False)):
+        for index, (first, second) in enumerate(pairwise(points)):
             width = start + (end - start) * index / len(points)
             pen.line([place(*first), place(*second)], fill=255, width=max(1, round(width * scale)))
 

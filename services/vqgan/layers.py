@@ -29,7 +29,8 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return h + (x if self.nin_shortcut is None else self.nin_shortcut(x))
+        result: Tensor = h + (x if self.nin_shortcut is None else self.nin_shortcut(x))
+        return result
 
 
 class AttnBlock(nn.Module):
@@ -48,7 +49,8 @@ class AttnBlock(nn.Module):
         h = self.norm(x)
         q, k, v = (part(h).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return x + self.proj_out(mixed.transpose(1, 2).reshape(batch, channels, height, width))
+        result: Tensor = x + self.proj_out(mixed.transpose(1, 2).reshape(batch, channels, height, width))
+        return result
 
 
 class Downsample(nn.Module):
@@ -90,18 +92,32 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each followed by attention where `attention` says so."""
+    """The blocks of one resolution, each followed by attention where `attention` says so, then a change of side."""
 
-    def __init__(self, channels: list[tuple[int, int]], attention: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        channels: list[tuple[int, int]],
+        attention: bool,
+        dropout: float,
+        *,
+        downsample: bool = False,
+        upsample: bool = False,
+    ) -> None:
         super().__init__()
+        last = channels[-1][1]
         self.block = nn.ModuleList(ResnetBlock(before, after, dropout) for before, after in channels)
         self.attn = nn.ModuleList(AttnBlock(after) for _, after in channels if attention)
+        self.downsample = Downsample(last) if downsample else None
+        self.upsample = Upsample(last) if upsample else None
 
     def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.block):
             x = block(x)
             if self.attn:
                 x = self.attn[index](x)
+        for resample in (self.downsample, self.upsample):
+            if resample is not None:
+                x = resample(x)
         return x
 
 

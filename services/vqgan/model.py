@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from services.vqgan.config import VQConfig
-from services.vqgan.layers import Codebook, Downsample, Level, Middle, Upsample, group_norm
+from services.vqgan.layers import Codebook, Level, Middle, group_norm
 
 
 class Encoder(nn.Module):
@@ -21,24 +21,18 @@ class Encoder(nn.Module):
         for index, multiple in enumerate(config.ch_mult):
             after = config.ch * multiple
             channels = [(before, after)] + [(after, after)] * (config.num_res_blocks - 1)
-            level = Level(channels, side in config.attn_resolutions, config.dropout)
-            if index < len(config.ch_mult) - 1:
-                level.downsample = Downsample(after)
-                side //= 2
-            self.down.append(level)
-            before = after
+            lowest = index == len(config.ch_mult) - 1
+            attention = side in config.attn_resolutions
+            self.down.append(Level(channels, attention, config.dropout, downsample=not lowest))
+            before, side = after, side // 2
         self.mid = Middle(before, config.dropout)
         self.norm_out = group_norm(before)
-        self.conv_out = nn.Conv2d(
-            before, config.z_channels * (2 if config.double_z else 1), 3, padding=1
-        )
+        self.conv_out = nn.Conv2d(before, config.z_channels * (2 if config.double_z else 1), 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
         for level in self.down:
             h = level(h)
-            if hasattr(level, "downsample"):
-                h = level.downsample(h)
         result: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(h))))
         return result
 
@@ -56,12 +50,9 @@ class Decoder(nn.Module):
         for index in reversed(range(len(config.ch_mult))):
             after = config.ch * config.ch_mult[index]
             channels = [(before, after)] + [(after, after)] * config.num_res_blocks
-            level = Level(channels, side in config.attn_resolutions, config.dropout)
-            if index > 0:
-                level.upsample = Upsample(after)
-                side *= 2
-            levels.insert(0, level)
-            before = after
+            attention = side in config.attn_resolutions
+            levels.insert(0, Level(channels, attention, config.dropout, upsample=index > 0))
+            before, side = after, side * 2
         self.up = nn.ModuleList(levels)
         self.norm_out = group_norm(before)
         self.conv_out = nn.Conv2d(before, config.out_ch, 3, padding=1)
@@ -70,8 +61,6 @@ class Decoder(nn.Module):
         h = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             h = level(h)
-            if hasattr(level, "upsample"):
-                h = level.upsample(h)
         result: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return result
 

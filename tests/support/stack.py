@@ -116,6 +116,7 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve
     finally:
         if served.process.poll() is None:
             served.stop()
+        assert not [title(child.pid) for child in served.children if title(child.pid)], "a process is left"
 
 
 def title(pid: int) -> str:

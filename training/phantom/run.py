@@ -53,7 +53,7 @@ class Clock:
     def at(cls, path: Path) -> Clock:
         return cls(path, json.loads(path.read_text()) if path.exists() else {})
 
-    def stage(self, name: str, progress: Progress) -> Callable[[int, int, dict[str, float]], None]:
+    def stage(self, name: str, progress: Progress) -> Callable[..., None]:
         """A callback for the stage's steps that counts the time between them."""
         last = time.monotonic()
 

@@ -1,0 +1,1 @@
+"""The services as Ray Serve deployments. `services.app` binds them into one application."""

@@ -1,0 +1,94 @@
+"""Drawing tokens, over whole batches at once.
+
+Each row brings the uniform number of its own generator, so that what it draws depends on nothing beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FORBIDDEN = -1e30  # a logit whose probability is exactly 0, and finite so that 0 times it is 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How rows draw: tensors [rows], and what may be skipped because no row needs it."""
+
+    temperature: Tensor
+    top_p: Tensor
+    top_k: Tensor
+    greedy: bool
+    truncated: bool
+
+    @classmethod
+    def of(cls, settings: list[tuple[float, float, int]], device: torch.device) -> Draw:
+        """From (temperature, top_p, top_k) of each row; temperature 0 is greedy, top_k 0 is all."""
+        temperature = torch.tensor([t for t, _, _ in settings], dtype=torch.float64, device=device)
+        top_p = torch.tensor([p for _, p, _ in settings], dtype=torch.float64, device=device)
+        top_k = torch.tensor([k or 1 << 31 for _, _, k in settings], dtype=torch.int64, device=device)
+        return cls(
+            temperature,
+            top_p,
+            top_k,
+            greedy=all(t == 0 for t, _, _ in settings),
+            truncated=any(p < 1 or k for _, p, k in settings),
+        )
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
+    """Repetition penalty: seen tokens' positive logits are divided by it, negative ones multiplied.
+
+    Args:
+        logits: float32 [rows, vocabulary].
+        seen: bool [rows, vocabulary].
+        penalty: float32 [rows].
+    """
+    factor = penalty.unsqueeze(1)
+    return torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
+
+
+def sample(logits: Tensor, draw: Draw, uniform: Tensor) -> Tensor:
+    """One choice per row, int64 [rows]: greedy, or by temperature, then top-k, then top-p.
+
+    Args:
+        logits: float32 [rows, choices].
+        uniform: float64 [rows] in [0, 1).
+    """
+    best = logits.argmax(-1)
+    if draw.greedy:
+        return best
+    cold = draw.temperature == 0
+    # Less than the largest, in float64: no temperature above 0 is so small that it overflows into NaN.
+    below = (logits - logits.gather(1, best.unsqueeze(1))).double()
+    probabilities = torch.softmax(below / torch.where(cold, 1.0, draw.temperature).unsqueeze(1), -1)
+    if draw.truncated:
+        ordered, order = probabilities.sort(stable=True, dim=-1, descending=True)
+        rank = torch.arange(ordered.shape[1], device=logits.device)
+        ordered = ordered.masked_fill(rank >= draw.top_k.unsqueeze(1), 0.0)
+        before = ordered.cumsum(-1) - ordered
+        # The nucleus holds every choice before which less than top_p has been gathered.
+        nucleus = before < draw.top_p.unsqueeze(1) * ordered.sum(-1, keepdim=True)
+        kept = torch.zeros_like(nucleus).scatter_(1, order, nucleus & (ordered > 0))
+        # Back in the order of ids, so that a row without truncation draws as it would among its like.
+        probabilities = probabilities.masked_fill(~kept, 0.0)
+    chosen = _inverse(probabilities.cumsum(-1), uniform)
+    return torch.where(cold, best, chosen)
+
+
+def _inverse(cumulative: Tensor, uniform: Tensor) -> Tensor:
+    """First index at which the cumulative weight exceeds the uniform share of the total: int64 [rows]."""
+    target = (uniform * cumulative[:, -1]).unsqueeze(1)
+    # Rounding may lift the target to the total itself: never go beyond the last choice that has weight.
+    last = (cumulative < cumulative[:, -1:]).sum(-1)
+    return torch.minimum((cumulative <= target).sum(-1), last)
+
+
+def assess(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities [rows, choices], the chosen ones' [rows] and the entropy [rows] in nats."""
+    log_probabilities = torch.log_softmax(logits, -1)
+    picked = log_probabilities.gather(1, chosen.unsqueeze(1)).squeeze(1)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    return log_probabilities, picked, entropy

@@ -1,0 +1,172 @@
+"""One running answer: where it stands in the grammar, which rows it holds, what it has said."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.checkpoint import Vocabulary
+from services.llm.events import Confidence, Finish, FinishReason, TokenLogprob, Usage
+from services.llm.request import Job, OutputMode, Sampling
+from services.llm.stream import Mailbox
+from services.llm.text import TextAssembler
+
+
+class Phase(Enum):
+    """What the next token of a sequence is drawn from."""
+
+    TEXT = "text"
+    CODES = "codes"
+    CLOSING = "closing"  # all codes are drawn; end-of-image is forced
+
+
+@dataclass(eq=False)
+class Row:
+    """A row of the batch: a sequence's own or one of its companions'.
+
+    Attributes:
+        index: its place in the batch.
+        weight: what its logits count for in the guided mixture.
+        position: number of positions in the cache; mirrors `RowState.positions`.
+    """
+
+    sequence: Sequence
+    weight: float = 1.0
+    index: int = -1
+    position: int = 0
+
+
+@dataclass
+class Tally:
+    """Running confidence over text tokens."""
+
+    tokens: int = 0
+    logprob: float = 0.0
+    lowest: float = 0.0
+    entropy: float = 0.0
+
+    def add(self, logprob: float, entropy: float) -> None:
+        self.tokens += 1
+        self.logprob += logprob
+        self.lowest = min(self.lowest, logprob)
+        self.entropy += entropy
+
+    @property
+    def confidence(self) -> Confidence:
+        n = self.tokens
+        return Confidence(self.logprob / n, self.lowest, self.entropy / n, n) if n else Confidence()
+
+
+@dataclass(eq=False)
+class Sequence:
+    """The engine's thread alone changes it.
+
+    Attributes:
+        rows_needed: rows that it may hold at once, companions included.
+    """
+
+    job: Job
+    mailbox: Mailbox
+    text: TextAssembler
+    arrival: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    first_token: float = 0.0
+    phase: Phase = Phase.TEXT
+    row: Row = field(init=False)
+    rows_needed: int = field(init=False)
+    companions: list[Row] = field(default_factory=list)
+    needs_companions: bool = False
+    codes_left: int = 0
+    images: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.row = Row(self)
+        self.rows_needed = 1 + most_companions(self.job)
+
+    @property
+    def done_tokens(self) -> int:
+        """Tokens of prompt and answer, the one drawn last included."""
+        return self.row.position + 1
+
+    def dead(self, now: float) -> bool:
+        """Whether it was cancelled or its deadline has passed at monotonic time `now`."""
+        deadline = self.job.deadline
+        return self.mailbox.cancelled or (deadline is not None and deadline.at <= now)
+
+    def begin_picture(self, codes: int) -> None:
+        """Begin-of-image has been drawn or forced."""
+        self.phase, self.codes_left, self.needs_companions = Phase.CODES, codes, True
+        self.images += 1
+
+    def usage(self, codes_per_image: int, completed: int) -> Usage:
+        return Usage(
+            prompt_tokens=self.job.prompt_tokens,
+            completion_tokens=completed,
+            prompt_image_tokens=self.job.prompt_images * codes_per_image,
+            completion_image_tokens=self.images * codes_per_image,
+            images=self.images,
+            cached_tokens=0,
+            seed=self.job.sampling.seed,
+        )
+
+    def finish(self, reason: FinishReason, usage: Usage) -> Finish:
+        return Finish(
+            reason,
+            usage,
+            self.tally.confidence,
+            queue_ms=(self.started - self.arrival) * 1000,
+            first_token_ms=(self.first_token - self.arrival) * 1000,
+        )
+
+    def logprob(
+        self, vocabulary: Vocabulary, token_id: int, value: float, top: list[tuple[int, float]]
+    ) -> TokenLogprob:
+        def entry(i: int, p: float) -> TokenLogprob:
+            return TokenLogprob(i, vocabulary.decode([i]) or vocabulary.name(i), min(p, 0.0))
+
+        own = entry(token_id, value)
+        alternatives = tuple(entry(i, p) for i, p in top if math.isfinite(p) and p > -1e20)
+        return TokenLogprob(own.token_id, own.token, own.logprob, alternatives)
+
+
+def guidance_weights(sampling: Sampling, pictures: bool) -> tuple[float, float, float]:
+    """Weights of the streams full, image and none in the guided logits.
+
+    From none + s_img (image - none) + s_txt (full - image), written as one weighted sum. Where the context
+    holds no picture, the streams image and none are the same and one of them carries both weights.
+    """
+    text, image = sampling.guidance_text, sampling.guidance_image
+    if not pictures:
+        return text, 0.0, 1.0 - text
+    return text, image - text, 1.0 - image
+
+
+def most_companions(job: Job) -> int:
+    """Companion rows that the sequence may need at once."""
+    if job.mode is OutputMode.TEXT or job.max_images == 0:
+        return 0
+    with_picture = job.prompt_images > 0
+    cases = [with_picture] if job.max_images == 1 else [with_picture, True]
+    return max(sum(weight != 0 for weight in guidance_weights(job.sampling, case)[1:]) for case in cases)
+
+
+def companion_prompts(
+    ids: NDArray[np.int64], sampling: Sampling, vocabulary: Vocabulary
+) -> list[tuple[float, NDArray[np.int64]]]:
+    """Weight and prompt of every companion of a sequence whose ids so far, int64 [length], end in begin-of-image."""
+    pictures = bool((ids == vocabulary.end_image).any())
+    _, image, none = guidance_weights(sampling, pictures)
+    prompts = []
+    if image != 0:
+        keep = vocabulary.id_to_code(ids) >= 0
+        keep |= np.isin(ids, (vocabulary.bos, vocabulary.begin_image, vocabulary.end_image))
+        prompts.append((image, ids[keep]))
+    if none != 0:
+        prompts.append((none, np.array([vocabulary.bos, vocabulary.begin_image], dtype=np.int64)))
+    return prompts

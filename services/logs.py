@@ -1,0 +1,55 @@
+"""Structured logs: one JSON object per line on stderr.
+
+A record holds time, level, service, logger, message, the request's id and whatever a caller passes as
+`extra={"facts": {...}}`. Messages and facts must hold no prompt, no answer, no picture and no key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+REQUEST_ID: ContextVar[str] = ContextVar("medmax_request_id", default="")
+LIBRARIES = ("alembic", "asyncio", "fsspec", "httpx", "httpcore", "PIL", "pydicom", "sqlalchemy", "uvicorn")
+
+
+class JSONFormatter(logging.Formatter):
+    """Args: service: name of the deployment or command that logs."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id := REQUEST_ID.get():
+            entry["request_id"] = request_id
+        entry.update(getattr(record, "facts", {}))
+        if record.exc_info and record.exc_info[0] is not None:
+            # Without the exception's message, which may quote a prompt.
+            entry["exception"] = record.exc_info[0].__qualname__
+            entry["traceback"] = "".join(traceback.format_tb(record.exc_info[2]))
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Sends the logs of `services` and its libraries' warnings to `stream` (stderr). Idempotent."""
+    handler = logging.StreamHandler(stream or sys.__stderr__)
+    handler.setFormatter(JSONFormatter(service))
+    handler.set_name("medmax")
+    for name, threshold in [("services", level), *((name, "WARNING") for name in LIBRARIES)]:
+        logger = logging.getLogger(name)
+        logger.handlers = [kept for kept in logger.handlers if kept.get_name() != "medmax"] + [handler]
+        logger.setLevel(threshold)
+        logger.propagate = False

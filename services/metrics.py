@@ -1,0 +1,128 @@
+"""Prometheus metrics: requests, errors and durations of every service, and the engine's own figures.
+
+With MEDMAX_METRICS_DIR set (the serving stack sets it) every replica writes into that folder and any of them can
+render the whole node. Labels come from fixed sets: never anything that a caller sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+# prometheus_client chooses its way to keep values when it is imported. Its own variable is not set for the whole
+# stack, since Ray's processes would then write into the folder as well.
+METRICS_DIR = "MEDMAX_METRICS_DIR"
+if os.environ.get(METRICS_DIR):
+    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", os.environ[METRICS_DIR])
+
+from prometheus_client import (  # noqa: E402
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
+
+from services.errors import MedMaxError  # noqa: E402
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+
+REQUESTS = Counter(
+    "medmax_requests",
+    "Finished requests; code is ok or the error's code",
+    ["service", "method", "code"],
+)
+SECONDS = Histogram("medmax_request_seconds", "Duration of requests", ["service", "method"], buckets=BUCKETS)
+FIRST = Histogram(
+    "medmax_first_event_seconds",
+    "Time to the first event of a stream",
+    ["service", "method"],
+    buckets=BUCKETS,
+)
+ONGOING = Gauge("medmax_requests_ongoing", "Requests at work", ["service"], multiprocess_mode="livesum")
+ENGINE = Gauge("medmax_engine", "The engine's own figures", ["figure"], multiprocess_mode="livesum")
+
+
+@contextmanager
+def track(service: str, method: str) -> Iterator[None]:
+    """Counts and times what runs inside, and logs one line about it."""
+    start, code = time.perf_counter(), "ok"
+    ONGOING.labels(service).inc()
+    try:
+        yield
+    except MedMaxError as error:
+        code = error.code
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        code = "cancelled"
+        raise
+    except BaseException:
+        code = "internal_error"
+        raise
+    finally:
+        ONGOING.labels(service).dec()
+        seconds = time.perf_counter() - start
+        REQUESTS.labels(service, method, code).inc()
+        SECONDS.labels(service, method).observe(seconds)
+        log.info("request", extra={"facts": {"method": method, "code": code, "ms": round(seconds * 1000, 1)}})
+
+
+async def track_stream(service: str, method: str, events: AsyncIterator[T]) -> AsyncIterator[T]:
+    """As `track`, over a stream, whose first event is timed as well. Closing it closes `events`."""
+    start, first = time.perf_counter(), True
+    with track(service, method):
+        async with aclosing(events) as source:  # type: ignore[type-var]
+            async for event in source:
+                if first:
+                    FIRST.labels(service, method).observe(time.perf_counter() - start)
+                    first = False
+                yield event
+
+
+def publish_engine(stats: Mapping[str, Any]) -> None:
+    """Sets one `medmax_engine{figure=…}` per number in `stats`."""
+    for name, value in stats.items():
+        if isinstance(value, int | float):
+            ENGINE.labels(name).set(value)
+
+
+def render() -> bytes:
+    """The scrape page of this node (`CONTENT_TYPE`)."""
+    return generate_latest(_registry())
+
+
+def ongoing(service: str) -> float:
+    """Requests that `service` has at work on this node."""
+    return _registry().get_sample_value("medmax_requests_ongoing", {"service": service}) or 0.0
+
+
+def _registry() -> CollectorRegistry:
+    folder = os.environ.get(METRICS_DIR)
+    if not folder:
+        return REGISTRY
+    _forget_dead(Path(folder))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _forget_dead(folder: Path) -> None:
+    """Drops the live gauges of processes that are gone: a killed replica cannot do so itself."""
+    for file in folder.glob("gauge_live*.db"):
+        found = re.search(r"_(\d+)\.db$", file.name)
+        if found and not Path("/proc", found[1]).exists():
+            mark_process_dead(int(found[1]), str(folder))  # type: ignore[no-untyped-call]

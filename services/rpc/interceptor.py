@@ -1,0 +1,89 @@
+"""What every plain gRPC server does around a method: deadline in, errors out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from services.rpc.status import abort, known
+
+Metadata = Iterable[tuple[str, str | bytes]]
+Context = grpc.aio.ServicerContext[Any, Any]
+OPEN_SERVICES = ("/grpc.health.v1.", "/grpc.reflection.")
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
+    """Turns `MedMaxError`s into statuses, everything unforeseen into a logged `internal_error`.
+
+    A generator method is closed when its caller goes away, so that its work is freed at once. The caller's gRPC
+    deadline becomes `request.context.timeout_ms` where that is longer or unset.
+
+    Args:
+        authenticate: raises `Unauthenticated` for metadata without a right key; None where keys are off.
+            Health and reflection stay open.
+    """
+
+    def __init__(self, authenticate: Callable[[Metadata], object] | None = None) -> None:
+        self._authenticate = authenticate
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        open_service = handler_call_details.method.startswith(OPEN_SERVICES)
+        if handler.response_streaming:
+            return handler._replace(unary_stream=self._stream(handler.unary_stream, open_service))
+        return handler._replace(unary_unary=self._unary(handler.unary_unary, open_service))
+
+    def _enter(self, request: Any, context: Context, open_service: bool) -> None:
+        if self._authenticate is not None and not open_service:
+            self._authenticate(context.invocation_metadata() or ())
+        take_deadline(request, context.time_remaining())
+
+    def _unary(
+        self, method: Callable[[Any, Context], Awaitable[Any]], open_service: bool
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
+        async def call(request: Any, context: Context) -> Any:
+            try:
+                self._enter(request, context, open_service)
+                return await method(request, context)
+            except Exception as error:
+                if isinstance(error, grpc.aio.AbortError):
+                    raise
+                await abort(context, known(error))
+
+        return call
+
+    def _stream(
+        self, method: Callable[[Any, Context], AsyncIterator[Any]], open_service: bool
+    ) -> Callable[[Any, Context], Awaitable[None]]:
+        # A coroutine that writes, not a generator that yields: grpc.aio does not close an abandoned generator.
+        async def call(request: Any, context: Context) -> None:
+            try:
+                self._enter(request, context, open_service)
+                async with aclosing(method(request, context)) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        await context.write(event)
+            except Exception as error:
+                if isinstance(error, grpc.aio.AbortError):
+                    raise
+                await abort(context, known(error))
+
+        return call
+
+
+def take_deadline(request: Any, remaining_s: float | None) -> None:
+    """Lowers `request.context.timeout_ms` to the transport's `remaining_s`, where the request has that field."""
+    if remaining_s is None or "context" not in request.DESCRIPTOR.fields_by_name:
+        return
+    remaining_ms = max(1, min(int(remaining_s * 1000), 2**31))
+    asked = request.context.timeout_ms
+    request.context.timeout_ms = min(asked, remaining_ms) if asked else remaining_ms

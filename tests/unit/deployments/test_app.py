@@ -1,0 +1,50 @@
+"""The graph and what goes into it."""
+
+from pathlib import Path
+
+import pytest
+
+from services.app import portable
+from services.config import Scale, Settings
+from services.deployments.cluster import check_port, environment, free_port
+from services.errors import ConfigurationError
+from services.gateway.auth import ApiKey
+from services.rpc import Server
+
+
+def test_keys_travel_as_digests() -> None:
+    moved = portable(Settings(api_keys="ward:secret-1,plain-key"))
+    texts = [entry.get_secret_value() for entry in moved.api_keys]
+    assert not any("secret-1" in text or "plain-key" in text for text in texts)
+    assert ApiKey.parse(texts[0]) == ApiKey.parse("ward:secret-1")
+    assert ApiKey.parse(texts[1]).digest == ApiKey.parse("plain-key").digest
+
+
+def test_paths_do_not_depend_on_the_working_folder() -> None:
+    moved = portable(Settings(data_dir=Path("var"), checkpoint=Path("models/x")))
+    assert moved.data_dir.is_absolute()
+    assert moved.checkpoint.is_absolute()
+
+
+def test_ray_is_kept_on_loopback_only_where_the_host_is(tmp_path: Path) -> None:
+    assert environment(Settings(), tmp_path)["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in environment(Settings(host="0.0.0.0"), tmp_path)
+
+
+def test_every_run_has_its_own_token(tmp_path: Path) -> None:
+    tokens = {environment(Settings(), tmp_path)["RAY_AUTH_TOKEN"] for _ in range(3)}
+    assert len(tokens) == 3
+
+
+async def test_a_busy_port_is_named_with_the_option_that_changes_it() -> None:
+    server = await Server({}, "127.0.0.1", 0, Settings()).start()
+    port = int(server.address.rsplit(":", 1)[1])
+    with pytest.raises(ConfigurationError, match=rf"{port}.*--http-port.*MEDMAX_HTTP_PORT"):
+        check_port("127.0.0.1", port, "--http-port", "MEDMAX_HTTP_PORT")
+    await server.stop(0)
+    check_port("127.0.0.1", free_port("127.0.0.1"), "--http-port", "MEDMAX_HTTP_PORT")
+
+
+def test_scales_are_checked() -> None:
+    with pytest.raises(ValueError, match="greater than"):
+        Scale(target_ongoing_requests=0)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from services.checkpoint import Checkpoint, open_checkpoint
+from services.config import Settings
+from services.llm.engine import Engine
+from services.llm.load import load_model
+from services.llm.model import Chameleon
+from services.llm.runner import Runner
+from tests.support.tiny import tiny_checkpoint
+
+SHAPES = {
+    "mha": {},
+    "gqa_swin": {"num_key_value_heads": 2, "swin_norm": True, "tie_word_embeddings": True},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    return {
+        name: open_checkpoint(tiny_checkpoint(tmp_path_factory.mktemp(name), **changes))
+        for name, changes in SHAPES.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints: dict[str, Checkpoint]) -> Checkpoint:
+    return checkpoints["mha"]
+
+
+@pytest.fixture(scope="session")
+def models(checkpoints: dict[str, Checkpoint]) -> dict[str, Chameleon]:
+    return {name: load_model(c, dtype=torch.float64) for name, c in checkpoints.items()}
+
+
+@pytest.fixture(scope="session")
+def engines(checkpoints: dict[str, Checkpoint]) -> Iterator[dict[str, Engine]]:
+    """In float64: with float32, one token in some ten thousand is a tie within rounding, which either side may win."""
+    settings = Settings(threads=1)
+    engines = {
+        name: Engine(c, Runner(load_model(c, dtype=torch.float64)), settings, rows=10)
+        for name, c in checkpoints.items()
+    }
+    yield engines
+    for engine in engines.values():
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def _engine(engines: dict[str, Engine]) -> Engine:
+    return engines["mha"]
+
+
+@pytest.fixture
+def engine(_engine: Engine) -> Iterator[Engine]:
+    """The shared engine, which each test must leave idle and in order."""
+    yield _engine
+    _engine.check_integrity()
+    _engine.check_health()

@@ -1,0 +1,109 @@
+"""Rows as sequences of ids: what is read, what is learnt, and the vocabulary under them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.phantoms import rows, truth
+from evaluation.phantoms.rows import IMAGE, texts
+from services.checkpoint import Vocabulary, code_name
+from training.phantom.sequences import SequenceMaker, digest
+from training.phantom.vocabulary import tokenizer_json
+
+N_CODES, CELLS = 32, 9
+TRUTHS = [truth(seed) for seed in range(40)]
+
+
+def _vocabulary() -> Vocabulary:
+    rng = np.random.default_rng(0)
+    return Vocabulary(tokenizer_json((t for item in TRUTHS for t in texts(rows(item, rng))), N_CODES, 400))
+
+
+VOCABULARY = _vocabulary()
+
+
+@pytest.fixture
+def maker() -> SequenceMaker:
+    codes = np.random.default_rng(1).integers(N_CODES, size=(len(TRUTHS), CELLS)).astype(np.int16)
+    return SequenceMaker(VOCABULARY, TRUTHS, codes, context=256)
+
+
+def test_ids_come_in_the_published_order() -> None:
+    assert (VOCABULARY.bos, VOCABULARY.pad, VOCABULARY.eos, VOCABULARY.unk) == (0, 1, 2, 3)
+    assert VOCABULARY.code_ids.tolist() == list(range(4, 4 + N_CODES))
+    assert (VOCABULARY.end_image, VOCABULARY.begin_image) == (4 + N_CODES, 5 + N_CODES)
+    assert VOCABULARY.end_of_turn == 6 + N_CODES
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=50, deadline=None)
+def test_any_text_survives_the_vocabulary(text: str) -> None:
+    ids = VOCABULARY.encode(text)
+    assert VOCABULARY.decode(ids) == text
+    assert set(ids) <= set(VOCABULARY.text_ids.tolist())
+
+
+@pytest.mark.parametrize("name", ["</s>", "<reserved08706>", "<racm3:break>", code_name(5)])
+def test_text_that_spells_a_special_token_stays_text(name: str) -> None:
+    assert set(VOCABULARY.encode(name)) <= set(VOCABULARY.text_ids.tolist())
+
+
+def test_one_turn_reads_as_the_server_will_ask_it(maker: SequenceMaker) -> None:
+    example = maker.sequence([(f"{IMAGE}Is it normal?", "yes")], 3)
+    span = VOCABULARY.image_span(maker.codes[3].astype(np.int64))
+    asked, answer = VOCABULARY.encode("Is it normal?"), VOCABULARY.encode("yes")
+    assert example.ids.tolist() == [VOCABULARY.bos, *span, *asked, VOCABULARY.end_of_turn, *answer]
+    learnt = example.labels[example.labels >= 0]
+    assert learnt.tolist() == [*answer, VOCABULARY.eos]
+
+
+def test_every_answer_of_a_dialogue_is_learnt_to_its_end(maker: SequenceMaker) -> None:
+    example = maker.sequence([(f"{IMAGE}First?", "one"), ("Second?", "two")], 0)
+    learnt = example.labels[example.labels >= 0].tolist()
+    end = VOCABULARY.eos
+    assert learnt == [*VOCABULARY.encode("one"), end, *VOCABULARY.encode("two"), end]
+    assert end not in example.ids.tolist()
+    assert example.ids.tolist().count(VOCABULARY.end_of_turn) == 3
+
+
+def test_labels_are_the_next_ids_wherever_one_follows_within_the_answer(maker: SequenceMaker) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        example = maker.draw(rng)
+        assert example.ids.shape == example.labels.shape
+        assert (example.labels >= 0).any()
+        for place in range(len(example.ids) - 1):
+            label = int(example.labels[place])
+            assert label in (-1, VOCABULARY.eos, int(example.ids[place + 1]))
+
+
+def test_drawing_answers_begin_with_the_begin_of_image(maker: SequenceMaker) -> None:
+    example = maker.sequence([("Draw it.", IMAGE)], 2)
+    learnt = example.labels[example.labels >= 0].tolist()
+    assert learnt[0] == VOCABULARY.begin_image
+    assert learnt[-2:] == [VOCABULARY.end_image, VOCABULARY.eos]
+    assert VOCABULARY.id_to_code(learnt[1:-2]).tolist() == maker.codes[2].tolist()
+
+
+def test_the_unconditional_sequence_never_learns_to_begin_a_picture(maker: SequenceMaker) -> None:
+    example = maker.unconditional(1)
+    assert example.ids[:2].tolist() == [VOCABULARY.bos, VOCABULARY.begin_image]
+    assert example.labels[0] == -1
+    assert len(example.labels[example.labels >= 0]) == CELLS + 1
+
+
+def test_batches_keep_to_their_size_and_learn_no_padding(maker: SequenceMaker) -> None:
+    batches = maker.batches(np.random.default_rng(2), 600)
+    for _ in range(30):
+        ids, labels = next(batches)
+        assert ids.size <= 600
+        assert (labels[ids == VOCABULARY.pad] == -1).all()
+
+
+def test_the_digest_depends_on_pictures_and_truths() -> None:
+    whole = digest(TRUTHS, "a")
+    assert whole == digest(TRUTHS, "a")
+    assert len({whole, digest(TRUTHS, "b"), digest(TRUTHS[1:], "a")}) == 3
