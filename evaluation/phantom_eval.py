@@ -26,7 +26,13 @@ from evaluation.phantoms import (
 )
 from evaluation.phantoms.analyser import analyse, findings_present
 from evaluation.phantoms.language import caption
-from evaluation.phantoms.questions import balanced, closed_questions, mcq_questions, open_questions
+from evaluation.phantoms.questions import (
+    balanced,
+    closed_questions,
+    even_answers,
+    mcq_questions,
+    open_questions,
+)
 from services.errors import MedMaxError
 from services.gateway.assistant import Assistant
 from services.pb.medmax.v1 import assistant_pb2, common_pb2
@@ -199,12 +205,12 @@ def _judgements(
     rng = np.random.default_rng([phantom.seed, 3])
     picture = _png(phantom)
     made: list[Awaitable[Outcome]] = []
-    for score, ask in (
-        ("vqa_closed", closed_questions),
-        ("vqa_open", open_questions),
-        ("vqa_mcq", mcq_questions),
+    for score, ask, choose in (
+        ("vqa_closed", closed_questions, even_answers),
+        ("vqa_open", open_questions, balanced),
+        ("vqa_mcq", mcq_questions, balanced),
     ):
-        question = balanced(ask(phantom, rng), rng)
+        question = choose(ask(phantom, rng), rng)
         if score in scores:
             made.append(
                 _judge(

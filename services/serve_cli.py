@@ -17,7 +17,7 @@ from services import config, logs
 from services.commands.output import Json, err, say, stdout_reserved
 from services.config import Settings
 
-app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False)
 
 Checkpoint = Annotated[
     Path | None,

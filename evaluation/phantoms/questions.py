@@ -180,3 +180,15 @@ def balanced(asked: Sequence[Question], rng: np.random.Generator) -> Question:
     answer = pick(rng, answers)
     options = [question for question in asked if question.topic == topic and question.answer == answer]
     return options[int(rng.integers(len(options)))]
+
+
+def even_answers(asked: Sequence[Question], rng: np.random.Generator) -> Question:
+    """One of the questions, drawn so that answers, and with an answer topics, are equally likely.
+
+    For measuring yes/no questions: always saying "no" then scores one half.
+    """
+    answer = pick(rng, sorted({question.answer for question in asked}))
+    rest = [question for question in asked if question.answer == answer]
+    topic = pick(rng, sorted({question.topic for question in rest}))
+    options = [question for question in rest if question.topic == topic]
+    return options[int(rng.integers(len(options)))]

@@ -19,6 +19,8 @@ from services.deployments.cluster import check_port, free_port, ray_cluster
 from services.deployments.draining import drain
 from services.deployments.processes import descendants, end
 from services.errors import Unavailable
+from services.gateway.auth import Gate
+from services.interactions import InteractionStore
 
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 20.0
@@ -35,8 +37,9 @@ class Stack:
         settings: ports of 0 are replaced by free ones.
 
     Raises:
-        ConfigurationError: a port is taken.
+        ConfigurationError: a port is taken, or a setting is wrong.
         CheckpointError: the checkpoint is missing or damaged.
+        Unavailable: the database or the object store is out of reach.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,7 +49,11 @@ class Stack:
         )
         check_port(host, self.settings.http_port, "--http-port", "MEDMAX_HTTP_PORT")
         check_port(host, self.settings.grpc_port, "--grpc-port", "MEDMAX_GRPC_PORT")
+        # What would fail in a replica, found here where it can be told at once; the database is migrated, too.
         open_checkpoint(settings.checkpoint)
+        Gate(settings)
+        if settings.store:
+            InteractionStore.open(settings).close()
         self.logs: Path | None = None
         self._stopping, self._hurry = threading.Event(), threading.Event()
         self._serving = False

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from services.pb.medmax.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+from services.pb.medmax.v1 import llm_pb2, llm_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc
 from tests.support.stack import Served, running
 
 KEY = "k-123456"
@@ -53,6 +53,14 @@ def test_without_the_key_nothing_is_answered_anywhere(apart: tuple[Served, dict[
     for headers in ({}, {"authorization": "Bearer wrong"}):
         reply = httpx.post(f"{gateway.http}/v1/chat/completions", json=body, headers=headers, trust_env=False)
         assert reply.status_code == 401
+    for address in (gateway.grpc, plain["llm"].grpc):
+        with grpc.insecure_channel(address) as channel:
+            events = llm_pb2_grpc.LanguageModelStub(channel).Generate(
+                llm_pb2.LanguageModelGenerateRequest(prompt_ids=[0]), timeout=10
+            )
+            with pytest.raises(grpc.RpcError) as caught:
+                next(events)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     for address in (gateway.grpc, plain["tokenizer"].grpc):
         with grpc.insecure_channel(address) as channel:
             stub = tokenizer_pb2_grpc.ImageTokenizerStub(channel)

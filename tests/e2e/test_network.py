@@ -1,7 +1,9 @@
 """What listens, and where."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 from services.deployments.processes import descendants
 from tests.support.stack import LOOPBACK, ROOT, Served, listening
@@ -28,6 +30,25 @@ def test_a_busy_port_is_named_before_anything_starts(stack: Served) -> None:
     assert done.returncode == 1
     assert port in done.stderr
     assert "--http-port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unreachable_database_is_told_before_anything_starts(model: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "serve", "--http-port", "0", "--grpc-port", "0"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "MEDMAX_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/x",
+            "MEDMAX_CHECKPOINT": str(model),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "database" in done.stderr
+    assert "Ray" not in done.stderr
     assert "Traceback" not in done.stderr
 
 

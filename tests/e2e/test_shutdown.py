@@ -11,7 +11,7 @@ from services.deployments.processes import descendants
 from services.pb.medmax.v1 import assistant_pb2, assistant_pb2_grpc, common_pb2
 from tests.support.stack import listening, start, title
 
-CALLS = 48
+CALLS = 16
 
 
 @pytest.mark.slow

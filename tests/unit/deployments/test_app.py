@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.app import portable
+from services.app import build, portable
 from services.config import Scale, Settings
 from services.deployments.cluster import check_port, environment, free_port
 from services.errors import ConfigurationError
@@ -48,3 +48,16 @@ async def test_a_busy_port_is_named_with_the_option_that_changes_it() -> None:
 def test_scales_are_checked() -> None:
     with pytest.raises(ValueError, match="greater than"):
         Scale(target_ongoing_requests=0)
+
+
+def test_every_deployment_has_its_own_scale_and_a_service_by_address_has_none() -> None:
+    application = build(
+        Settings(gateway=Scale(max_replicas=7, max_ongoing_requests=9), llm_address="127.0.0.1:1")
+    )
+    gateway = application._bound_deployment
+    config = gateway._deployment_config
+    assert (config.autoscaling_config.max_replicas, config.max_ongoing_requests) == (7, 9)
+    assert gateway.name == "gateway"
+    bound = gateway.init_kwargs
+    assert set(bound) == {"tokenizer", "decoder"}
+    assert {node._bound_deployment.name for node in bound.values()} == {"tokenizer", "decoder"}
