@@ -88,6 +88,7 @@ class ErrorObjects:
                     replaced = True
                     await error_response(error)(scope, receive, send)
                     return
+                message["headers"] = _once(message.get("headers", []))
             await send(message)
 
         await self._app(scope, receive, forward)
@@ -107,3 +108,16 @@ def _from_serve(message: Message) -> MedMaxError | None:
         503: Unavailable("the gateway is not ready; try again", retry_after_s=1),
     }
     return errors.get(message["status"])
+
+
+def _once(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Without the request id that Serve adds to the gateway's own."""
+    seen = False
+    kept = []
+    for name, value in headers:
+        if name.lower() == b"x-request-id":
+            if seen:
+                continue
+            seen = True
+        kept.append((name, value))
+    return kept

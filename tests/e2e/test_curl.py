@@ -67,6 +67,13 @@ def test_unknown_addresses_are_404_in_the_same_shape(stack: Served) -> None:
     assert json.loads(text)["error"]["code"] == "not_found"
 
 
+def test_the_callers_request_id_comes_back_once(stack: Served) -> None:
+    _, text = _curl("-i", "-H", "X-Request-ID: ward-7", f"{stack.http}/healthz")
+    assert [line for line in text.lower().splitlines() if line.startswith("x-request-id")] == [
+        "x-request-id: ward-7"
+    ]
+
+
 def test_metrics_count_the_requests_of_every_service(stack: Served) -> None:
     _post(
         f"{stack.http}/v1/chat/completions",

@@ -16,7 +16,7 @@ from services.llm.servicer import LanguageModelServicer
 from services.pb.medmax.v1 import assistant_pb2, common_pb2
 from services.rpc import RemoteDecoder, RemoteLanguageModel, RemoteTokenizer, Server
 from services.tokenizer.servicer import ImageTokenizerServicer
-from tests.support.pictures import png
+from tests.support.pictures import encode, noise
 from tests.support.tiny import tiny_checkpoint
 
 
@@ -68,7 +68,9 @@ async def _answer(assistant: Assistant, request: assistant_pb2.GenerateRequest) 
 @pytest.mark.parametrize("mode", [common_pb2.OUTPUT_MODE_TEXT, common_pb2.OUTPUT_MODE_IMAGE])
 async def test_the_answer_is_the_same(assistants, mode: int) -> None:
     local, remote, _ = assistants
-    request = _request(png(), mode=mode, max_new_tokens=12 if mode == common_pb2.OUTPUT_MODE_TEXT else None)
+    request = _request(
+        encode(noise()), mode=mode, max_new_tokens=12 if mode == common_pb2.OUTPUT_MODE_TEXT else None
+    )
     there = await _answer(remote, request)
     assert there == await _answer(local, request)
     assert there != ("", [])
@@ -83,7 +85,7 @@ async def test_errors_are_the_same(assistants) -> None:
 
 async def test_the_deadline_holds_over_the_hop(assistants) -> None:
     request = _request(
-        png(), mode=common_pb2.OUTPUT_MODE_IMAGE, context=common_pb2.RequestContext(timeout_ms=1)
+        encode(noise()), mode=common_pb2.OUTPUT_MODE_IMAGE, context=common_pb2.RequestContext(timeout_ms=1)
     )
     with pytest.raises(DeadlineExceeded):
         await _answer(assistants[1], request)
@@ -96,4 +98,4 @@ async def test_a_service_that_went_away_is_unavailable(assistants) -> None:
     with pytest.raises(Unavailable):
         await remote.check_health()
     with pytest.raises(Unavailable):
-        await _answer(remote, _request(png(), context=common_pb2.RequestContext(timeout_ms=5000)))
+        await _answer(remote, _request(encode(noise()), context=common_pb2.RequestContext(timeout_ms=5000)))

@@ -28,7 +28,7 @@ CHAT: dict[str, Any] = {
     "draw": {
         "summary": "Draw one picture",
         "value": {
-            "messages": [{"role": "user", "content": "A chest radiograph with a nodule in the left lung."}],
+            "messages": [{"role": "user", "content": "A chest radiograph with a small left mass."}],
             "modalities": ["image"],
             "seed": 7,
         },
@@ -36,7 +36,7 @@ CHAT: dict[str, Any] = {
     "interleaved": {
         "summary": "Text and pictures in any order",
         "value": {
-            "messages": [{"role": "user", "content": "Show a fundus with drusen and describe it."}],
+            "messages": [{"role": "user", "content": "Explain a fundus photograph with a large exudate with an example picture."}],
             "modalities": ["text", "image"],
             "max_images": 1,
             "max_completion_tokens": 64,
@@ -57,7 +57,7 @@ CHAT: dict[str, Any] = {
 IMAGES: dict[str, Any] = {
     "draw": {
         "summary": "Two pictures",
-        "value": {"prompt": "An axial abdominal CT with a liver lesion.", "n": 2, "size": "auto", "seed": 7},
+        "value": {"prompt": "An abdominal CT with a large right kidney cyst.", "n": 2, "size": "auto", "seed": 7},
     }
 }
 FEEDBACK: dict[str, Any] = {
@@ -100,7 +100,7 @@ from openai import OpenAI
 client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")  # or your key, where keys are on
 answer = client.chat.completions.create(
     model="medmax-phantom",
-    messages=[{"role": "user", "content": "Show a fundus with drusen and describe it."}],
+    messages=[{"role": "user", "content": "Explain a fundus photograph with a large exudate with an example picture."}],
     extra_body={"modalities": ["text", "image"], "max_images": 1},
 )
 answer.choices[0].message.content   # the text

@@ -43,6 +43,8 @@ class Server:
         # asyncio turns Nagle's delay off only where the protocol is named.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
+        # Listening before uvicorn does: a test that connects at once waits its turn, and is not refused.
+        self._socket.listen(256)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._ready = threading.Event()
         self._failure: BaseException | None = None
