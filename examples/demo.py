@@ -1,11 +1,12 @@
 """`make demo`: start the stack, ask about a picture, have one drawn, get an interleaved answer, shut down.
 
-The pictures are saved under `out/`. Everything stays on loopback. Exit status 0 only if every step answered and no
+The pictures are saved under `out/`, or the folder that `--out` names. Everything stays on loopback. Exit status 0 only if every step answered and no
 process was left behind.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
@@ -22,9 +23,7 @@ from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "examples" / "pictures" / "chest.png"
-OUT = ROOT / "out"
-START_LIMIT_S = 180
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def free_port(preferred: int) -> int:
@@ -76,12 +75,12 @@ def stop(server: subprocess.Popen[str]) -> bool:
     return clean and not left.strip()
 
 
-def save(name: str, url: str) -> Path:
-    """Write the picture of a `data:` address below `out/`."""
-    OUT.mkdir(exist_ok=True)
-    path = OUT / name
+def save(out: Path, name: str, url: str) -> Path:
+    """Write the picture of a `data:` address to the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / name
     path.write_bytes(base64.b64decode(url.partition(",")[2]))
-    return path.relative_to(ROOT)
+    return path
 
 
 def chat(client: httpx.Client, content: Any, **fields: Any) -> tuple[dict[str, Any], float]:
@@ -111,15 +110,15 @@ def ask(client: httpx.Client) -> None:
         console.print(f"   {question}\n     [cyan]{message['content']}[/]  [dim]{seconds:.2f} s[/]")
 
 
-def draw(client: httpx.Client) -> None:
+def draw(client: httpx.Client, out: Path) -> None:
     description = "Draw a chest x-ray with a large right pleural effusion."
     console.print(f"\n[bold]2. A picture from a description[/]\n   {description}")
     message, seconds = chat(client, description, modalities=["image"], seed=1)
-    path = save("drawn.png", message["images"][0]["image_url"]["url"])
+    path = save(out, "drawn.png", message["images"][0]["image_url"]["url"])
     console.print(f"     [cyan]{path}[/]  [dim]{seconds:.2f} s[/]")
 
 
-def interleave(client: httpx.Client) -> None:
+def interleave(client: httpx.Client, out: Path) -> None:
     request = "Explain a large right pleural effusion on a chest x-ray with an example picture."
     console.print(f"\n[bold]3. An interleaved answer[/] (text, picture, text)\n   {request}")
     message, seconds = chat(client, request, modalities=["text", "image"], seed=1)
@@ -130,12 +129,15 @@ def interleave(client: httpx.Client) -> None:
         else:
             drawn += 1
             picture = message["images"][part["index"]]
-            path = save(f"interleaved-{drawn}.png", picture["image_url"]["url"])
+            path = save(out, f"interleaved-{drawn}.png", picture["image_url"]["url"])
             console.print(f"     [cyan]{path}[/]")
     console.print(f"     [dim]{seconds:.2f} s[/]")
 
 
 def main() -> int:
+    arguments = argparse.ArgumentParser(description="Show what the stack does, on loopback.")
+    arguments.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    out: Path = arguments.parse_args().out
     begin = time.perf_counter()
     server, addresses = start()
     try:
@@ -144,8 +146,8 @@ def main() -> int:
         )
         with httpx.Client(base_url=addresses["http"], timeout=120, trust_env=False) as client:
             ask(client)
-            draw(client)
-            interleave(client)
+            draw(client, out)
+            interleave(client, out)
         console.print("\nThe pictures are synthetic and say so in their metadata. Not a medical device.")
     finally:
         clean = stop(server)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch.nn import functional
 
 from services.checkpoint import ModelConfig, Vocabulary
 from services.llm.model import Chameleon
-from training.phantom.recipe import CONTEXT, Recipe
-from training.phantom.sequences import SequenceMaker
+from training.phantom.recipe import CONTEXT, Phase, Recipe
+from training.phantom.sequences import Example, SequenceMaker
 from training.phantom.state import load_state, save_state
 from training.phantom.vq import rate_at
 
@@ -38,19 +39,19 @@ def model_config(recipe: Recipe, vocabulary: Vocabulary) -> ModelConfig:
 
 
 def loss_of(
-    model: Chameleon, ids: Tensor, labels: Tensor, is_text: Tensor, picture_weight: float
+    model: Chameleon, ids: Tensor, labels: Tensor, marked: Tensor, is_text: Tensor, phase: Phase
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted mean cross-entropy, and the plain means over text and over pictures, in nats.
 
-    Text is a small share of the positions and most of what is asked for, so codes weigh `picture_weight`. The head
-    runs on learnt positions alone. `is_text`: bool [vocabulary].
+    ids, labels, marked: [B, T], as in `Example`; `is_text`: bool [vocabulary]. The head runs on learnt positions alone.
     """
     learnt = labels >= 0
     targets = labels[learnt]
     logits = functional.linear(model.hidden(ids)[learnt], model.head).float()
     each = functional.cross_entropy(logits, targets, reduction="none")
     text = is_text[targets]
-    weight = torch.where(text, 1.0, picture_weight)
+    weight = torch.where(text, 1.0, phase.picture_weight)
+    weight = torch.where(marked[learnt], weight * phase.finding_weight, weight)
     loss = (each * weight).sum() / weight.sum()
     return loss, each[text].mean().detach(), each[~text].mean().detach()
 
@@ -81,23 +82,26 @@ def train(
     # What ends an answer counts as text.
     is_text = torch.from_numpy(vocabulary.is_text).clone()
     is_text[[vocabulary.eos, vocabulary.begin_image]] = True
-    batches = maker.batches(rng, recipe.lm_batch_tokens)
+    phase: Phase | None = None
+    batches: Iterator[Example] = iter(())
     while step < recipe.lm_steps:
-        ids, labels = (torch.from_numpy(array) for array in next(batches))
+        if phase is not recipe.phase_at(step):
+            phase = recipe.phase_at(step)
+            batches = maker.batches(rng, recipe.lm_batch_tokens, phase)
+        batch = next(batches)
+        ids, labels, marked = (torch.from_numpy(array) for array in (batch.ids, batch.labels, batch.marked))
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, recipe.lm_steps, recipe.lm_rate, recipe.lm_warmup_steps, floor=0.02)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss, text, picture = loss_of(model, ids, labels, is_text, recipe.picture_weight)
+            loss, text, picture = loss_of(model, ids, labels, marked, is_text, phase)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        figures = {
-            "loss": loss.item(),
-            "text": text.item(),
-            "picture": picture.item(),
-        }
+        # A batch holds sequences of like length, often of one family: a figure is there where its kind is.
+        means = {"loss": loss.item(), "text": text.item(), "picture": picture.item()}
+        figures = {name: value for name, value in means.items() if not math.isnan(value)}
         progress(step, recipe.lm_steps, figures)
         if step % _SAVE_EVERY == 0 or step == recipe.lm_steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}

@@ -13,6 +13,33 @@ CONTEXT = 1024
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of the decoder's training, up to step `until`.
+
+    Shares of the sequences: `dialogue` questions about a picture, `report` questions about a report, `drawing` a
+    picture from a description, `bare` a picture without a prompt; the rest is text, picture, text. In the loss a
+    text token weighs 1, an image code `picture_weight`, one of a finding's cells `finding_weight` times that.
+    """
+
+    until: int
+    dialogue: float
+    report: float
+    drawing: float
+    bare: float
+    picture_weight: float
+    finding_weight: float
+
+
+# Reading comes quickly and first; a drawing's few cells that matter take longer, and more weight.
+READING = Phase(
+    2_000, dialogue=0.56, report=0.07, drawing=0.26, bare=0.03, picture_weight=0.5, finding_weight=1
+)
+DRAWING = Phase(
+    4_400, dialogue=0.25, report=0.04, drawing=0.57, bare=0.04, picture_weight=1, finding_weight=3
+)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Sizes and lengths of a run. Batch sizes are in pictures and in sequences."""
 
@@ -25,9 +52,8 @@ class Recipe:
     vq_unquantized_steps: int = 250
     finding_weight: float = 4.0
     # Decoder
-    lm_steps: int = 4_000
+    lm_phases: tuple[Phase, ...] = (READING, DRAWING)
     lm_batch_tokens: int = 4_096
-    picture_weight: float = 0.5
     lm_rate: float = 2e-3
     lm_warmup_steps: int = 150
     hidden: int = 192
@@ -35,6 +61,14 @@ class Recipe:
     heads: int = 6
     inner: int = 512
     text_entries: int = 1024
+
+    @property
+    def lm_steps(self) -> int:
+        return self.lm_phases[-1].until
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase of a decoder step."""
+        return next(phase for phase in self.lm_phases if step < phase.until)
 
     @property
     def vq_config(self) -> VQConfig:
@@ -57,7 +91,7 @@ class Recipe:
         }
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "lm_phases": [asdict(phase) for phase in self.lm_phases]}
 
     def shortened(self, factor: int) -> Recipe:
         """The same run with `factor` times fewer steps and phantoms, to try the machinery."""
@@ -66,6 +100,9 @@ class Recipe:
             phantoms=max(64, self.phantoms // factor),
             vq_steps=max(8, self.vq_steps // factor),
             vq_unquantized_steps=max(2, self.vq_unquantized_steps // factor),
-            lm_steps=max(8, self.lm_steps // factor),
+            lm_phases=tuple(
+                replace(phase, until=max(4 * (index + 1), phase.until // factor))
+                for index, phase in enumerate(self.lm_phases)
+            ),
             lm_warmup_steps=max(2, self.lm_warmup_steps // factor),
         )

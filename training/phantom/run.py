@@ -90,9 +90,10 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
     data = pictures.load(work, seeds, threads, clock.stage("pictures", progress))
     truths = [truth(seed) for seed in seeds]
     vqgan = vq.train(recipe, data, work, clock.stage("VQ-GAN", progress))
-    codes = vq.encode_all(vqgan, data.pictures)
+    codes = vq.encode_all(vqgan, data.pictures, clock.stage("codes", progress))
     vocabulary = Vocabulary(_tokenizer(recipe, seeds))
-    maker = sequences.SequenceMaker(vocabulary, truths, codes, CONTEXT)
+    cells = sequences.finding_cells(data.masks, recipe.vq_config.grid)
+    maker = sequences.SequenceMaker(vocabulary, truths, codes, cells, CONTEXT)
     provenance = {
         "command": f"medmax train phantom --seed {recipe.seed} --threads {threads}",
         "seed": recipe.seed,

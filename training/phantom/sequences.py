@@ -19,6 +19,7 @@ from evaluation.phantoms.rows import (
     report_question,
 )
 from services.checkpoint import Vocabulary
+from training.phantom.recipe import Phase
 
 _POOL = 48
 """Batches made at once, so that sequences of like length share one."""
@@ -26,19 +27,33 @@ _POOL = 48
 
 @dataclass(frozen=True)
 class Example:
-    """int64 [T] ids, and int64 [T] labels: the id to be predicted at each position, -1 where none is learnt."""
+    """One sequence of T positions.
+
+    `ids` int64 [T]; `labels` int64 [T], the id to be predicted at each position, -1 where none is learnt;
+    `marked` bool [T], where that id is the code of a finding's cell.
+    """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
+    marked: NDArray[np.bool_]
 
 
 class SequenceMaker:
-    """Draws training sequences about the given truths; `codes` int16 [N, cells] are their pictures'."""
+    """Draws training sequences about the given truths.
+
+    `codes` int16 [N, cells] are their pictures', `cells` bool [N, cells] those that hold a finding.
+    """
 
     def __init__(
-        self, vocabulary: Vocabulary, truths: Sequence[Truth], codes: NDArray[np.int16], context: int
+        self,
+        vocabulary: Vocabulary,
+        truths: Sequence[Truth],
+        codes: NDArray[np.int16],
+        cells: NDArray[np.bool_],
+        context: int,
     ) -> None:
-        self.vocabulary, self.truths, self.codes, self.context = vocabulary, truths, codes, context
+        self.vocabulary, self.truths, self.codes, self.cells = vocabulary, truths, codes, cells
+        self.context = context
         self._cache: dict[str, list[int]] = {}
 
     def _encode(self, text: str) -> list[int]:
@@ -77,43 +92,48 @@ class SequenceMaker:
             labels[-1] = answer[0]
             ids += answer
             labels += [*answer[1:], vocabulary.eos]
-        return Example(np.array(ids, np.int64), np.array(labels, np.int64))
+        return self._example(ids, labels, index)
+
+    def _example(self, ids: list[int], labels: list[int], index: int) -> Example:
+        learnt = np.array(labels, np.int64)
+        marked = np.zeros(len(labels), np.bool_)
+        places = np.flatnonzero((learnt >= 0) & (self.vocabulary.id_to_code(learnt.clip(0)) >= 0))
+        marked[places] = np.tile(self.cells[index], len(places) // len(self.cells[index]))
+        return Example(np.array(ids, np.int64), learnt, marked)
 
     def unconditional(self, index: int) -> Example:
         """A picture without a prompt, `<s>` begin-of-image codes: what guidance subtracts."""
         span = self.vocabulary.image_span(self.codes[index].astype(np.int64))
-        ids = np.array([self.vocabulary.bos, *span[:-1]], np.int64)
-        labels = np.array([-1, *span[1:]], np.int64)
-        return Example(ids, labels)
+        return self._example([self.vocabulary.bos, *span[:-1]], [-1, *span[1:]], index)
 
-    def draw(self, rng: np.random.Generator) -> Example:
-        """One sequence of any family; questions about one picture come several to a sequence."""
+    def draw(self, rng: np.random.Generator, phase: Phase) -> Example:
+        """One sequence of a family that the phase's shares decide; dialogues have one to nine questions."""
         index = int(rng.integers(len(self.truths)))
         truth = self.truths[index]
-        family = rng.random()
-        if family < 0.56:
+        limits = np.cumsum([phase.dialogue, phase.report, phase.drawing, phase.bare])
+        family = int(np.searchsorted(limits, rng.random(), side="right"))
+        if family == 0:
             turns = 1 if rng.random() < 0.15 else int(rng.integers(3, 10))
             made = self.sequence(dialogue(truth, rng, turns), index)
-        elif family < 0.63:
+        elif family == 1:
             asked, answer = report_question(truth, rng)
             made = self.sequence([(f"{IMAGE}{asked}" if rng.random() < 0.3 else asked, answer)], index)
-        elif family < 0.89:
+        elif family == 2:
             made = self.sequence([image_generation(truth, rng)], index)
-        elif family < 0.92:
+        elif family == 3:
             made = self.unconditional(index)
         else:
             made = self.sequence([multimodal_generation(truth, rng)], index)
-        return Example(made.ids[: self.context], made.labels[: self.context])
+        part = slice(self.context)
+        return Example(made.ids[part], made.labels[part], made.marked[part])
 
-    def batches(
-        self, rng: np.random.Generator, tokens: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Endless padded batches of about `tokens` positions: ids and labels, int64 [B, T]."""
+    def batches(self, rng: np.random.Generator, tokens: int, phase: Phase) -> Iterator[Example]:
+        """Endless padded batches of about `tokens` positions: examples whose arrays are [B, T]."""
         while True:
             pool: list[Example] = []
             size = 0
             while size < tokens * _POOL:
-                pool.append(self.draw(rng))
+                pool.append(self.draw(rng, phase))
                 size += len(pool[-1].ids)
             pool.sort(key=lambda item: len(item.ids))
             groups: list[list[Example]] = [[]]
@@ -121,16 +141,27 @@ class SequenceMaker:
                 if groups[-1] and len(item.ids) * (len(groups[-1]) + 1) > tokens:
                     groups.append([])
                 groups[-1].append(item)
-            for place in rng.permutation(len(groups) - 1 or 1):
+            for place in rng.permutation(len(groups)):
                 yield self._pad(groups[int(place)])
 
-    def _pad(self, group: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _pad(self, group: Sequence[Example]) -> Example:
         shape = (len(group), max(len(item.ids) for item in group))
         ids = np.full(shape, self.vocabulary.pad, np.int64)
         labels = np.full(shape, -1, np.int64)
+        marked = np.zeros(shape, np.bool_)
         for row, item in enumerate(group):
-            ids[row, : len(item.ids)], labels[row, : len(item.labels)] = item.ids, item.labels
-        return ids, labels
+            part = slice(len(item.ids))
+            ids[row, part], labels[row, part], marked[row, part] = item.ids, item.labels, item.marked
+        return Example(ids, labels, marked)
+
+
+def finding_cells(masks: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Cells of which a finding covers an eighth or more: masks bool [N, S, S] → bool [N, rows·columns]."""
+    rows, columns = grid
+    count, height, width = masks.shape
+    blocks = masks.reshape(count, rows, height // rows, columns, width // columns)
+    covered: NDArray[np.bool_] = blocks.mean(axis=(2, 4)).reshape(count, -1) >= 1 / 8
+    return covered
 
 
 def digest(truths: Sequence[Truth], pictures_digest: str) -> str:

@@ -179,13 +179,19 @@ def _step(
 
 
 @torch.inference_mode()
-def encode_all(model: VQGAN, pictures: NDArray[np.uint8], batch: int = 64) -> NDArray[np.int16]:
-    """Codes of pictures uint8 [N, S, S, 3]: int16 [N, cells]."""
-    parts = [
-        model.encode(tensor_of(pictures[index : index + batch]).to(memory_format=torch.channels_last))
-        for index in range(0, len(pictures), batch)
-    ]
-    codes: NDArray[np.int16] = torch.cat(parts).to(torch.int16).numpy()
+def encode_all(
+    model: VQGAN,
+    pictures: NDArray[np.uint8],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    batch: int = 64,
+) -> NDArray[np.int16]:
+    """Codes of pictures uint8 [N, S, S, 3]: int16 [N, cells]. `progress` gets pictures done and all."""
+    parts = []
+    for index in range(0, len(pictures), batch):
+        pixels = tensor_of(pictures[index : index + batch]).to(memory_format=torch.channels_last)
+        parts.append(model.encode(pixels).to(torch.int16))
+        progress(min(index + batch, len(pictures)), len(pictures))
+    codes: NDArray[np.int16] = torch.cat(parts).numpy()
     return codes
 
 

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from evaluation.phantoms import rows, truth
 from evaluation.phantoms.rows import IMAGE, texts
 from services.checkpoint import Vocabulary, code_name
-from training.phantom.sequences import SequenceMaker, digest
+from training.phantom.recipe import Phase
+from training.phantom.sequences import SequenceMaker, digest, finding_cells
 from training.phantom.vocabulary import tokenizer_json
 
 N_CODES, CELLS = 32, 9
+PHASE = Phase(1, dialogue=0.3, report=0.1, drawing=0.3, bare=0.1, picture_weight=1, finding_weight=3)
 TRUTHS = [truth(seed) for seed in range(40)]
+FINDINGS = np.random.default_rng(4).random((len(TRUTHS), CELLS)) < 0.3
 
 
 def _vocabulary() -> Vocabulary:
@@ -28,7 +31,7 @@ VOCABULARY = _vocabulary()
 @pytest.fixture
 def maker() -> SequenceMaker:
     codes = np.random.default_rng(1).integers(N_CODES, size=(len(TRUTHS), CELLS)).astype(np.int16)
-    return SequenceMaker(VOCABULARY, TRUTHS, codes, context=256)
+    return SequenceMaker(VOCABULARY, TRUTHS, codes, FINDINGS, context=256)
 
 
 def test_ids_come_in_the_published_order() -> None:
@@ -72,7 +75,7 @@ def test_every_answer_of_a_dialogue_is_learnt_to_its_end(maker: SequenceMaker) -
 def test_labels_are_the_next_ids_wherever_one_follows_within_the_answer(maker: SequenceMaker) -> None:
     rng = np.random.default_rng(5)
     for _ in range(200):
-        example = maker.draw(rng)
+        example = maker.draw(rng, PHASE)
         assert example.ids.shape == example.labels.shape
         assert (example.labels >= 0).any()
         for place in range(len(example.ids) - 1):
@@ -96,11 +99,34 @@ def test_the_unconditional_sequence_never_learns_to_begin_a_picture(maker: Seque
 
 
 def test_batches_keep_to_their_size_and_learn_no_padding(maker: SequenceMaker) -> None:
-    batches = maker.batches(np.random.default_rng(2), 600)
+    batches = maker.batches(np.random.default_rng(2), 600, PHASE)
     for _ in range(30):
-        ids, labels = next(batches)
-        assert ids.size <= 600
-        assert (labels[ids == VOCABULARY.pad] == -1).all()
+        batch = next(batches)
+        assert batch.ids.size <= 600
+        padding = batch.ids == VOCABULARY.pad
+        assert (batch.labels[padding] == -1).all()
+        assert not batch.marked[padding].any()
+
+
+@pytest.mark.parametrize("turns", [[("Draw it.", IMAGE)], [("Explain.", f"Before.{IMAGE}After.")]])
+def test_the_codes_of_a_findings_cells_are_marked_and_nothing_else(
+    maker: SequenceMaker, turns: list[tuple[str, str]]
+) -> None:
+    example = maker.sequence(turns, 7)
+    codes = VOCABULARY.id_to_code(example.labels.clip(0)) >= 0
+    assert example.marked[codes].tolist() == FINDINGS[7].tolist()
+    assert not example.marked[~codes].any()
+
+
+def test_a_picture_that_is_only_read_has_no_marked_codes(maker: SequenceMaker) -> None:
+    assert not maker.sequence([(f"{IMAGE}Is it normal?", "yes")], 7).marked.any()
+
+
+def test_a_cell_holds_a_finding_from_an_eighth_of_its_pixels_on() -> None:
+    masks = np.zeros((1, 24, 24), np.bool_)
+    masks[0, 8:10, 8:12] = True  # 8 of the 64 pixels of the middle cell
+    masks[0, 16, 16:23] = True  # 7 of the last
+    assert np.flatnonzero(finding_cells(masks, (3, 3))[0]).tolist() == [4]
 
 
 def test_the_digest_depends_on_pictures_and_truths() -> None:
