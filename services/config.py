@@ -148,4 +148,6 @@ def load(**overrides: Any) -> Settings:
         raise ConfigurationError(
             "listening beyond loopback needs API keys; set MEDMAX_API_KEYS=name:key", field="MEDMAX_HOST"
         )
+    if settings.http_port and settings.http_port == settings.grpc_port:
+        raise ConfigurationError("must differ from MEDMAX_HTTP_PORT", field="MEDMAX_GRPC_PORT")
     return settings

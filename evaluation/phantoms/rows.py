@@ -15,6 +15,7 @@ from evaluation.phantoms.questions import (
     Question,
     balanced,
     closed_questions,
+    even_answers,
     mcq_questions,
     open_questions,
 )
@@ -131,6 +132,18 @@ def dialogue(phantom: Truth, rng: np.random.Generator, turns: int) -> tuple[Turn
         user = typed(user, rng)
         result.append((with_picture(user, rng) if index == 0 else user, assistant))
     return tuple(result)
+
+
+def single_turns(phantom: Truth, rng: np.random.Generator, count: int) -> list[Turn]:
+    """`count` turns about the picture that do not depend on each other: four in ten closed questions with even
+    answers, three open, three multiple-choice, and one caption among them; no `<image>` in their text."""
+    pools = (closed_questions(phantom, rng), open_questions(phantom, rng), mcq_questions(phantom, rng))
+    turns: list[Turn] = [captioning(phantom, rng)]
+    while len(turns) < count:
+        kind = int(rng.choice(3, p=(0.4, 0.3, 0.3)))
+        question = (even_answers if kind == 0 else balanced)(pools[kind], rng)
+        turns.append((question.text, question.answer))
+    return [(typed(asked, rng), answer) for asked, answer in turns]
 
 
 def image_generation(phantom: Truth, rng: np.random.Generator) -> Turn:

@@ -16,6 +16,7 @@ from services.config import Settings, load
 from services.errors import ConfigurationError, MedMaxError
 
 GIB = 2**30
+NO_SETTINGS = {"MEDMAX_SERVER", "MEDMAX_API_KEY", "MEDMAX_DEBUG", "MEDMAX_METRICS_DIR"}  # read elsewhere
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ def run_all() -> Iterator[Check]:
         return
     checks: tuple[Callable[[Settings], Check], ...] = (
         configuration,
+        names,
         rest_port,
         grpc_port,
+        addresses,
         checkpoint,
         database,
         object_store,
@@ -96,6 +99,36 @@ def configuration(settings: Settings) -> Check:
     changed = sorted(f"MEDMAX_{name.upper()}" for name in settings.model_fields_set)
     keys = f"{len(settings.api_keys)} API keys" if settings.api_keys else "no API keys, loopback only"
     return Check("configuration", "ok", f"{keys}; set: {', '.join(changed) or 'nothing'}")
+
+
+def names(_settings: Settings) -> Check:
+    """A misspelt variable is read by nobody."""
+    name = "variables"
+    unknown = sorted(
+        variable
+        for variable in os.environ
+        if variable.startswith("MEDMAX_")
+        and variable not in NO_SETTINGS
+        and variable.removeprefix("MEDMAX_").partition("__")[0].lower() not in Settings.model_fields
+    )
+    if not unknown:
+        return Check(name, "ok", "every MEDMAX_* variable is known")
+    return Check(name, "warn", f"not read: {', '.join(unknown)}", "see the names in services/config.py")
+
+
+def addresses(settings: Settings) -> Check:
+    """Services elsewhere, which this installation was told to use."""
+    name = "services elsewhere"
+    used = {
+        field: getattr(settings, field)
+        for field in ("tokenizer_address", "llm_address", "decoder_address")
+        if getattr(settings, field)
+    }
+    silent = [f"{field.removesuffix('_address')} at {at}" for field, at in used.items() if not _speaks_health(at)]
+    if silent:
+        variables = ", ".join(f"MEDMAX_{field.upper()}" for field in used)
+        return Check(name, "fail", f"no answer from {', '.join(silent)}", f"start it, or correct {variables}")
+    return Check(name, "ok", f"{len(used)} answer" if used else "none: all are this installation's own")
 
 
 def rest_port(settings: Settings) -> Check:
@@ -231,7 +264,11 @@ def _existing(path: Path) -> Path:
 
 
 def _creatable(name: str, path: Path) -> Check:
-    above = _existing(path)
+    above = next(place for place in path.absolute().parents if place.exists())
+    if not above.is_dir():
+        return Check(
+            name, "fail", f"{path} cannot be made: {above} is no folder", "set MEDMAX_DATA_DIR to a folder"
+        )
     if os.access(above, os.W_OK | os.X_OK):
         return Check(name, "ok", f"{path} will be made at the first start")
     return Check(

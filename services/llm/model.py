@@ -82,13 +82,17 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(*x.shape[:-1], self.kv_heads, self.head_dim)
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
-    def causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Every position attends to itself and what precedes it: [B, T, heads, head_dim] → [B, T, hidden]."""
+    def causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention of [B, T, heads, head_dim] → [B, T, hidden].
+
+        Every position attends to itself and what precedes it, or where `mask`, bool [B, 1, T, T], says so.
+        """
         mixed = functional.scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
-            is_causal=True,
+            attn_mask=mask,
+            is_causal=mask is None,
             enable_gqa=self.heads != self.kv_heads,
         )
         out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(-2))
@@ -165,16 +169,19 @@ class Chameleon(nn.Module):
     def layers(self) -> list[Layer]:
         return [layer for layer in self.model.layers if isinstance(layer, Layer)]
 
-    def _layer(self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        q, k, v = layer.self_attn.project(layer.before(x), cos, sin)
-        return layer.after(x, layer.self_attn.causal(q, k, v))
+    def hidden(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Normed hidden states, [B, T, hidden_size], with gradients.
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Normed hidden states, [B, T, hidden_size], with gradients; arguments as `forward`."""
+        Args:
+            ids: as `forward`.
+            positions: int64 [B, T], place of each id in its own sequence, where that is not its place in the row.
+            mask: bool [B, 1, T, T], which ids each one sees, where that is not all before it.
+        """
         x = self.model.embed_tokens(ids)
-        cos, sin = self._rotary.at(slice(0, ids.shape[1]), x)
+        cos, sin = self._rotary.at(slice(0, ids.shape[1]) if positions is None else positions, x)
         for layer in self.layers:
-            x = self._layer(layer, x, cos, sin)
+            q, k, v = layer.self_attn.project(layer.before(x), cos, sin)
+            x = layer.after(x, layer.self_attn.causal(q, k, v, mask))
         out: Tensor = self.model.norm(x)
         return out
 

@@ -38,22 +38,32 @@ def model_config(recipe: Recipe, vocabulary: Vocabulary) -> ModelConfig:
     )
 
 
-def loss_of(
-    model: Chameleon, ids: Tensor, labels: Tensor, marked: Tensor, is_text: Tensor, phase: Phase
-) -> tuple[Tensor, Tensor, Tensor]:
+def loss_of(model: Chameleon, batch: Example, is_text: Tensor, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted mean cross-entropy, and the plain means over text and over pictures, in nats.
 
-    ids, labels, marked: [B, T], as in `Example`; `is_text`: bool [vocabulary]. The head runs on learnt positions alone.
+    `batch` has arrays of [B, T]; `is_text`: bool [vocabulary]. The head runs on learnt positions alone.
     """
+    ids, labels = torch.from_numpy(batch.ids), torch.from_numpy(batch.labels)
     learnt = labels >= 0
     targets = labels[learnt]
-    logits = functional.linear(model.hidden(ids)[learnt], model.head).float()
-    each = functional.cross_entropy(logits, targets, reduction="none")
+    hidden = model.hidden(ids, *_apart(batch))[learnt]
+    each = functional.cross_entropy(functional.linear(hidden, model.head).float(), targets, reduction="none")
     text = is_text[targets]
     weight = torch.where(text, 1.0, phase.picture_weight)
-    weight = torch.where(marked[learnt], weight * phase.finding_weight, weight)
+    weight = torch.where(torch.from_numpy(batch.marked)[learnt], weight * phase.finding_weight, weight)
     loss = (each * weight).sum() / weight.sum()
     return loss, each[text].mean().detach(), each[~text].mean().detach()
+
+
+def _apart(batch: Example) -> tuple[Tensor | None, Tensor | None]:
+    """Positions [B, T] and mask bool [B, 1, T, T] that keep continuations apart; None where there are none."""
+    if not batch.block.any():
+        return None, None
+    block = torch.from_numpy(batch.block)
+    length = block.shape[1]
+    sees = (block[:, None, :] == 0) | (block[:, None, :] == block[:, :, None])
+    sees &= torch.ones(length, length, dtype=torch.bool).tril()
+    return torch.from_numpy(batch.positions), sees[:, None]
 
 
 def train(
@@ -89,11 +99,10 @@ def train(
             phase = recipe.phase_at(step)
             batches = maker.batches(rng, recipe.lm_batch_tokens, phase)
         batch = next(batches)
-        ids, labels, marked = (torch.from_numpy(array) for array in (batch.ids, batch.labels, batch.marked))
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, recipe.lm_steps, recipe.lm_rate, recipe.lm_warmup_steps, floor=0.02)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss, text, picture = loss_of(model, ids, labels, marked, is_text, phase)
+            loss, text, picture = loss_of(model, batch, is_text, phase)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

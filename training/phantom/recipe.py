@@ -16,8 +16,9 @@ CONTEXT = 1024
 class Phase:
     """A stretch of the decoder's training, up to step `until`.
 
-    Shares of the sequences: `dialogue` questions about a picture, `report` questions about a report, `drawing` a
-    picture from a description, `bare` a picture without a prompt; the rest is text, picture, text. In the loss a
+    Shares of the sequences: `dialogue` a chat about a picture, `report` questions about a report, `drawing` a
+    picture from a description, `bare` a picture without a prompt, `questions` single questions that share a picture,
+    `per_picture` of them; the rest is text, picture, text. In the loss a
     text token weighs 1, an image code `picture_weight`, one of a finding's cells `finding_weight` times that.
     """
 
@@ -28,14 +29,27 @@ class Phase:
     bare: float
     picture_weight: float
     finding_weight: float
+    questions: float = 0.0
+    per_picture: int = 24
 
 
-# Reading comes quickly and first; a drawing's few cells that matter take longer, and more weight.
-READING = Phase(
+# Anatomy and reading come first; a drawing's few cells that matter take longer, and more weight; then many single
+# questions a picture, since a dialogue's later answers can be guessed from its earlier ones without looking.
+FIRST = Phase(
     2_000, dialogue=0.56, report=0.07, drawing=0.26, bare=0.03, picture_weight=0.5, finding_weight=1
 )
 DRAWING = Phase(
-    4_400, dialogue=0.25, report=0.04, drawing=0.57, bare=0.04, picture_weight=1, finding_weight=3
+    3_000, dialogue=0.25, report=0.04, drawing=0.57, bare=0.04, picture_weight=1, finding_weight=3
+)
+READING = Phase(
+    4_600,
+    dialogue=0.06,
+    report=0.03,
+    drawing=0.58,
+    bare=0.04,
+    picture_weight=1,
+    finding_weight=3,
+    questions=0.22,
 )
 
 
@@ -52,7 +66,7 @@ class Recipe:
     vq_unquantized_steps: int = 250
     finding_weight: float = 4.0
     # Decoder
-    lm_phases: tuple[Phase, ...] = (READING, DRAWING)
+    lm_phases: tuple[Phase, ...] = (FIRST, DRAWING, READING)
     lm_batch_tokens: int = 4_096
     lm_rate: float = 2e-3
     lm_warmup_steps: int = 150

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import services
 from evaluation.phantoms import SIZE, rows, truth
@@ -90,7 +91,7 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
     data = pictures.load(work, seeds, threads, clock.stage("pictures", progress))
     truths = [truth(seed) for seed in seeds]
     vqgan = vq.train(recipe, data, work, clock.stage("VQ-GAN", progress))
-    codes = vq.encode_all(vqgan, data.pictures, clock.stage("codes", progress))
+    codes = _codes(vqgan, data, work / "codes.npy", clock.stage("codes", progress))
     vocabulary = Vocabulary(_tokenizer(recipe, seeds))
     cells = sequences.finding_cells(data.masks, recipe.vq_config.grid)
     maker = sequences.SequenceMaker(vocabulary, truths, codes, cells, CONTEXT)
@@ -119,6 +120,18 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
     model = lm.train(recipe, maker, work, clock.stage("decoder", progress), snapshot=write)
     write(model, recipe.lm_steps)
     return provenance
+
+
+def _codes(
+    vqgan: VQGAN, data: pictures.Pictures, path: Path, progress: Callable[..., None]
+) -> NDArray[np.int16]:
+    """Codes of all pictures, from `path` where an earlier run left them. The folder belongs to one VQ-GAN."""
+    if not path.exists():
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, vq.encode_all(vqgan, data.pictures, progress))
+        os.replace(partial, path)
+    codes: NDArray[np.int16] = np.load(path)
+    return codes
 
 
 def _tokenizer(recipe: Recipe, seeds: range) -> str:

@@ -17,6 +17,7 @@ from evaluation.phantoms.rows import (
     image_generation,
     multimodal_generation,
     report_question,
+    single_turns,
 )
 from services.checkpoint import Vocabulary
 from training.phantom.recipe import Phase
@@ -30,12 +31,23 @@ class Example:
     """One sequence of T positions.
 
     `ids` int64 [T]; `labels` int64 [T], the id to be predicted at each position, -1 where none is learnt;
-    `marked` bool [T], where that id is the code of a finding's cell.
+    `marked` bool [T], where that id is the code of a finding's cell; `block` int64 [T], 0 for what all see, and above
+    that the number of the continuation a position belongs to: continuations do not see each other; `positions`
+    int64 [T], each one's place as if its continuation stood alone.
     """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     marked: NDArray[np.bool_]
+    block: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+    def cut(self, length: int) -> Example:
+        """The first `length` positions."""
+        part = slice(length)
+        return Example(
+            self.ids[part], self.labels[part], self.marked[part], self.block[part], self.positions[part]
+        )
 
 
 class SequenceMaker:
@@ -94,12 +106,43 @@ class SequenceMaker:
             labels += [*answer[1:], vocabulary.eos]
         return self._example(ids, labels, index)
 
-    def _example(self, ids: list[int], labels: list[int], index: int) -> Example:
+    def questions(self, turns: Sequence[Turn], index: int) -> Example:
+        """Many single turns about one picture, which comes first in each and is read once.
+
+        Each continues `<s>` picture by itself, as if the others were not there.
+        """
+        vocabulary = self.vocabulary
+        ids = [vocabulary.bos, *vocabulary.image_span(self.codes[index].astype(np.int64))]
+        shared = len(ids)
+        labels, block, positions = [-1] * shared, [0] * shared, list(range(shared))
+        for number, (user, assistant) in enumerate(turns, start=1):
+            asked, answer = self._encode(user), self._encode(assistant)
+            ids += [*asked, vocabulary.end_of_turn, *answer]
+            labels += [-1] * len(asked) + [*answer, vocabulary.eos]
+            length = len(asked) + 1 + len(answer)
+            block += [number] * length
+            positions += range(shared, shared + length)
+        return self._example(ids, labels, index, block, positions)
+
+    def _example(
+        self,
+        ids: list[int],
+        labels: list[int],
+        index: int,
+        block: list[int] | None = None,
+        positions: list[int] | None = None,
+    ) -> Example:
         learnt = np.array(labels, np.int64)
         marked = np.zeros(len(labels), np.bool_)
         places = np.flatnonzero((learnt >= 0) & (self.vocabulary.id_to_code(learnt.clip(0)) >= 0))
         marked[places] = np.tile(self.cells[index], len(places) // len(self.cells[index]))
-        return Example(np.array(ids, np.int64), learnt, marked)
+        return Example(
+            np.array(ids, np.int64),
+            learnt,
+            marked,
+            np.array(block, np.int64) if block else np.zeros(len(ids), np.int64),
+            np.array(positions, np.int64) if positions else np.arange(len(ids)),
+        )
 
     def unconditional(self, index: int) -> Example:
         """A picture without a prompt, `<s>` begin-of-image codes: what guidance subtracts."""
@@ -110,7 +153,7 @@ class SequenceMaker:
         """One sequence of a family that the phase's shares decide; dialogues have one to nine questions."""
         index = int(rng.integers(len(self.truths)))
         truth = self.truths[index]
-        limits = np.cumsum([phase.dialogue, phase.report, phase.drawing, phase.bare])
+        limits = np.cumsum([phase.dialogue, phase.report, phase.drawing, phase.bare, phase.questions])
         family = int(np.searchsorted(limits, rng.random(), side="right"))
         if family == 0:
             turns = 1 if rng.random() < 0.15 else int(rng.integers(3, 10))
@@ -122,10 +165,11 @@ class SequenceMaker:
             made = self.sequence([image_generation(truth, rng)], index)
         elif family == 3:
             made = self.unconditional(index)
+        elif family == 4:
+            made = self.questions(single_turns(truth, rng, phase.per_picture), index)
         else:
             made = self.sequence([multimodal_generation(truth, rng)], index)
-        part = slice(self.context)
-        return Example(made.ids[part], made.labels[part], made.marked[part])
+        return made.cut(self.context)
 
     def batches(self, rng: np.random.Generator, tokens: int, phase: Phase) -> Iterator[Example]:
         """Endless padded batches of about `tokens` positions: examples whose arrays are [B, T]."""
@@ -149,10 +193,13 @@ class SequenceMaker:
         ids = np.full(shape, self.vocabulary.pad, np.int64)
         labels = np.full(shape, -1, np.int64)
         marked = np.zeros(shape, np.bool_)
+        block = np.zeros(shape, np.int64)
+        positions = np.zeros(shape, np.int64)
         for row, item in enumerate(group):
             part = slice(len(item.ids))
             ids[row, part], labels[row, part], marked[row, part] = item.ids, item.labels, item.marked
-        return Example(ids, labels, marked)
+            block[row, part], positions[row, part] = item.block, item.positions
+        return Example(ids, labels, marked, block, positions)
 
 
 def finding_cells(masks: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:

@@ -59,7 +59,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
             deeply, or a string with U+0000 or half a surrogate pair.
     """
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"is not UTF-8 at byte {error.start:,}", field="body") from None
     except json.JSONDecodeError as error:
@@ -93,10 +93,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise InvalidInput("is given twice in one object", field=_printable(name))
             seen.add(name)
     return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise InvalidInput(f"holds {name}; numbers must be finite", field="body")
 
 
 def _too_deep() -> NoReturn:

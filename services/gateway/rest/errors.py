@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -64,9 +65,15 @@ def complaint(kind: str, location: Sequence[str | int], message: str) -> Invalid
     field = _shortened(path_of([part for part in location if not str(part).startswith("<")]) or "body")
     if kind == "extra_forbidden":
         return UnsupportedField("unknown field", field=field)
-    if message.startswith("Input should be "):
-        message = f"must be {message.removeprefix('Input should be ')}"
-    return InvalidInput(message, field=field)
+    return InvalidInput(_in_our_words(kind, message), field=field)
+
+
+def _in_our_words(kind: str, message: str) -> str:
+    """`message` of pydantic without the names of its types: "must have at least 1 item"."""
+    if kind == "missing":
+        return "is required"
+    message = re.sub(r"^(Input|List|String|Dictionary) should (be|have|match)\b", r"must \2", message)
+    return re.sub(r" after validation, not \d+$", "", message)
 
 
 def _shortened(field: str) -> str:

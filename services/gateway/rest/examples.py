@@ -36,7 +36,12 @@ CHAT: dict[str, Any] = {
     "interleaved": {
         "summary": "Text and pictures in any order",
         "value": {
-            "messages": [{"role": "user", "content": "Explain a fundus photograph with a large exudate with an example picture."}],
+            "messages": [
+                {
+                    "role": "user",
+                    "content": "Explain a fundus photograph with a large exudate with an example picture.",
+                }
+            ],
             "modalities": ["text", "image"],
             "max_images": 1,
             "max_completion_tokens": 64,
@@ -57,7 +62,12 @@ CHAT: dict[str, Any] = {
 IMAGES: dict[str, Any] = {
     "draw": {
         "summary": "Two pictures",
-        "value": {"prompt": "An abdominal CT with a large right kidney cyst.", "n": 2, "size": "auto", "seed": 7},
+        "value": {
+            "prompt": "An abdominal CT with a large right kidney cyst.",
+            "n": 2,
+            "size": "auto",
+            "seed": 7,
+        },
     }
 }
 FEEDBACK: dict[str, Any] = {

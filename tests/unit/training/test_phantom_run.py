@@ -13,7 +13,7 @@ from services.checkpoint import open_checkpoint
 from services.vqgan import load_vqgan
 from training.phantom import run
 from training.phantom.pictures import training_seeds
-from training.phantom.recipe import DRAWING, READING, Recipe
+from training.phantom.recipe import FIRST, READING, Recipe
 from training.phantom.state import load_state, save_state
 from training.phantom.vq import MovingCodebook
 
@@ -22,7 +22,7 @@ SMALL = replace(
     vq_batch=4,
     vq_steps=6,
     vq_unquantized_steps=2,
-    lm_phases=(replace(READING, until=2), replace(DRAWING, until=4)),
+    lm_phases=(replace(FIRST, until=2), replace(READING, until=4)),
     lm_batch_tokens=600,
     hidden=32,
     layers=1,
@@ -64,7 +64,7 @@ def test_a_run_ends_in_a_checkpoint_that_opens_and_goes_on_where_it_was_stopped(
     vqgan = load_vqgan(checkpoint)
     codes = vqgan.encode(torch.zeros(1, 3, 96, 96))
     assert vqgan.decode(codes).shape == (1, 3, 96, 96)
-    assert {stage for stage, _ in _train(tmp_path)} == {"codes"}, "a finished run only reads its codes again"
+    assert _train(tmp_path) == []
 
 
 def test_a_run_does_not_go_on_with_another_recipes_weights(tmp_path: Path) -> None:

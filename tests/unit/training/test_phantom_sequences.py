@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.phantoms import rows, truth
 from evaluation.phantoms.rows import IMAGE, texts
-from services.checkpoint import Vocabulary, code_name
+from services.checkpoint import ModelConfig, Vocabulary, code_name
+from services.llm.model import Chameleon
+from training.phantom.lm import loss_of
 from training.phantom.recipe import Phase
 from training.phantom.sequences import SequenceMaker, digest, finding_cells
 from training.phantom.vocabulary import tokenizer_json
@@ -133,3 +136,27 @@ def test_the_digest_depends_on_pictures_and_truths() -> None:
     whole = digest(TRUTHS, "a")
     assert whole == digest(TRUTHS, "a")
     assert len({whole, digest(TRUTHS, "b"), digest(TRUTHS[1:], "a")}) == 3
+
+
+def test_questions_that_share_a_picture_are_learnt_as_if_each_stood_alone(maker: SequenceMaker) -> None:
+    turns = [("Is it normal?", "yes"), ("Which side?", "the left side"), ("How many?", "three")]
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=VOCABULARY.size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=256,
+    )
+    model = Chameleon(config).double()
+    is_text = torch.from_numpy(VOCABULARY.is_text)
+    together, _, _ = loss_of(model, maker._pad([maker.questions(turns, 3)]), is_text, PHASE)
+    total = weight = 0.0
+    for user, answer in turns:
+        alone = maker.sequence([(f"{IMAGE}{user}", answer)], 3)
+        learnt = int((alone.labels >= 0).sum())
+        total += learnt * loss_of(model, maker._pad([alone]), is_text, PHASE)[0].item()
+        weight += learnt
+    assert together.item() == pytest.approx(total / weight, rel=1e-6)
