@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.commands.options import Local, Server, parse_window
+from services.commands.options import Local, Server, not_blank, parse_window
 from services.commands.output import Json, document, err, out, printable, say, stdout_reserved
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def ask(
     picture: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="Picture file or DICOM.")
     ],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.", callback=not_blank)],
     server: Server = None,
     local: Local = False,
     window: Annotated[

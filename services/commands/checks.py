@@ -124,7 +124,9 @@ def addresses(settings: Settings) -> Check:
         for field in ("tokenizer_address", "llm_address", "decoder_address")
         if getattr(settings, field)
     }
-    silent = [f"{field.removesuffix('_address')} at {at}" for field, at in used.items() if not _speaks_health(at)]
+    silent = [
+        f"{field.removesuffix('_address')} at {at}" for field, at in used.items() if not _speaks_health(at)
+    ]
     if silent:
         variables = ", ".join(f"MEDMAX_{field.upper()}" for field in used)
         return Check(name, "fail", f"no answer from {', '.join(silent)}", f"start it, or correct {variables}")

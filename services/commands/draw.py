@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.commands.options import Local, Server
+from services.commands.options import Local, Server, not_blank
 from services.commands.output import Json, document, err, out, say, stdout_reserved
 from services.errors import InvalidInput, Unavailable
 
@@ -23,7 +23,7 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def draw(
-    description: Annotated[str, typer.Argument(help="What the picture should show.")],
+    description: Annotated[str, typer.Argument(help="What the picture should show.", callback=not_blank)],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help=".png, .jpg or .webp")
     ],

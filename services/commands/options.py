@@ -19,6 +19,17 @@ Server = Annotated[
 Local = Annotated[bool, typer.Option("--local", help="In process, even where a server answers.")]
 
 
+def not_blank(text: str) -> str:
+    """`text`, which must say something.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not text.strip():
+        raise typer.BadParameter("must not be empty")
+    return text
+
+
 def parse_window(text: str | None) -> tuple[float, float] | None:
     """`C,W` as centre and width.
 

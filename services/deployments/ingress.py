@@ -74,9 +74,10 @@ class GatewayReplica:
         return create_app(self._assistant, self._settings, self._gate)
 
     async def check_health(self) -> None:
-        """Of this replica alone: a sick service behind it must not have it restarted as well."""
-        if self._assistant.backends.store is not None:
-            await self._assistant.backends.store.check_health()
+        """Answering is enough: a service or a database out of reach must not have this replica restarted as well.
+
+        `/readyz` and `grpc.health.v1` tell of those.
+        """
 
     async def __del__(self) -> None:
         if assistant := self.__dict__.pop("_assistant", None):

@@ -41,7 +41,8 @@ class PictureStore:
         """The store that `settings.object_store` names, made if it is not there.
 
         Raises:
-            ConfigurationError: an address that fsspec does not know or lacks the package for.
+            ConfigurationError: an address that fsspec does not know or lacks the package for, or a folder that
+                cannot be made.
         """
         address = settings.object_store or str(settings.data_dir.absolute() / "pictures")
         try:
@@ -57,7 +58,10 @@ class PictureStore:
                 private_folder(store._local)
                 private_folder(store._temporary)
             except OSError as error:
-                raise _unreachable(error) from None
+                raise ConfigurationError(
+                    f"the folder for pictures cannot be made: {error.strerror}",
+                    field="MEDMAX_OBJECT_STORE" if settings.object_store else "MEDMAX_DATA_DIR",
+                ) from None
         return store
 
     @property

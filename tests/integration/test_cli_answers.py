@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
+from services.commands.output import printable
 from services.config import load
 from services.gateway.local import local_assistant
 from services.gateway.rest import create_app
@@ -91,7 +92,9 @@ def test_ask_answers_the_same_in_process_and_over_rest(
     assert here.document["confidence"] == pytest.approx(there.document["confidence"])
     document = there.document
     assert 0 < document["confidence"] < 1
-    assert document["confidence_details"]["tokens"] == document["usage"]["completion_tokens"]
+    # What ends a turn is counted as work, and is no text to be sure of.
+    ended = document["finish_reason"] == "stop"
+    assert document["confidence_details"]["tokens"] == document["usage"]["completion_tokens"] - ended
     assert document["usage"]["seed"] == 7
     assert document["usage"]["prompt_image_tokens"] == 16
     assert document["latency_ms"] == document["latency_details"]["total_ms"] > 0
@@ -107,8 +110,7 @@ def test_people_get_the_answer_on_stdout_and_the_rest_on_stderr(
     people = medmax(tmp_path, *ASK[:-1], **remote)
     assert people.status == 0
     assert "confidence" in people.err
-    kept = [character for character in document["answer"] if character.isprintable()]
-    assert [character for character in people.out if character.isprintable() and character in kept] == kept
+    assert people.out == printable(document["answer"]) + "\n"
     assert not any(ord(character) < 32 for character in people.out.replace("\n", "").replace("\t", ""))
 
 

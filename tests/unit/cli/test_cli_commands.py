@@ -89,6 +89,8 @@ def test_version_is_printed(tmp_path: Path) -> None:
         ("nonsense",),
         ("ask",),
         ("ask", "no-such-file.png", "What is shown?"),
+        ("ask", "film.png", " "),
+        ("draw", "", "-o", "film2.png"),
         ("ask", "film.png", "What?", "--window", "40"),
         ("ask", "film.png", "What?", "--window", "40,-1"),
         ("ask", "film.png", "What?", "--temperature", "9"),
@@ -251,10 +253,10 @@ class TestDoctor:
         assert [checks[name].status for name in well] == ["ok"] * len(well)
 
     def test_a_taken_port_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            for name in ("MEDMAX_HTTP_PORT", "MEDMAX_GRPC_PORT"):
+        with socket.socket() as rest, socket.socket() as grpc:
+            for name, taken in (("MEDMAX_HTTP_PORT", rest), ("MEDMAX_GRPC_PORT", grpc)):
+                taken.bind(("127.0.0.1", 0))
+                taken.listen()
                 monkeypatch.setenv(name, str(taken.getsockname()[1]))
             checks = self.checks()
         assert checks["REST port"].status == checks["gRPC port"].status == "fail"
@@ -299,6 +301,30 @@ class TestDoctor:
         assert "MEDMAX_API_KEYS" in keys.detail
         monkeypatch.setenv("MEDMAX_THREADS", "many")
         assert self.checks()["configuration"].detail.startswith("MEDMAX_THREADS")
+
+    def test_one_port_for_rest_and_grpc_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MEDMAX_GRPC_PORT", os.environ["MEDMAX_HTTP_PORT"])
+        assert self.checks()["configuration"].detail.startswith("MEDMAX_GRPC_PORT: must differ")
+
+    def test_a_misspelt_variable_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.checks()["variables"].status == "ok"
+        monkeypatch.setenv("MEDMAX_LLM__MIN_REPLICAS", "1")
+        monkeypatch.setenv("MEDMAX_API_KEY", "secret")
+        monkeypatch.setenv("MEDMAX_API_KEYZ", "name:secret")
+        check = self.checks()["variables"]
+        assert (check.status, check.detail) == ("warn", "not read: MEDMAX_API_KEYZ")
+
+    def test_a_data_folder_below_a_file_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("MEDMAX_DATA_DIR", str(tmp_path / "file" / "data"))
+        checks = self.checks()
+        assert checks["database"].status == checks["object store"].status == "fail"
+        assert "MEDMAX_DATA_DIR" in checks["database"].mend
+
+    def test_a_service_elsewhere_that_is_silent_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MEDMAX_LLM_ADDRESS", f"127.0.0.1:{free_port()}")
+        check = self.checks()["services elsewhere"]
+        assert (check.status, "MEDMAX_LLM_ADDRESS" in check.mend) == ("fail", True)
 
     def test_people_get_lines_with_advice(self, tmp_path: Path) -> None:
         people = medmax(tmp_path, "doctor", MEDMAX_CHECKPOINT=str(tmp_path / "none"))

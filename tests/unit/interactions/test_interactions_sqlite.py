@@ -37,6 +37,21 @@ def test_an_unknown_object_store_is_refused_with_its_setting(tmp_path: Path) -> 
     assert refusal.value.field == "MEDMAX_OBJECT_STORE"
 
 
+@pytest.mark.parametrize(
+    ("changed", "field"), [("object_store", "MEDMAX_OBJECT_STORE"), ("data_dir", "MEDMAX_DATA_DIR")]
+)
+def test_a_folder_that_cannot_be_made_is_refused_with_its_setting(
+    tmp_path: Path, changed: str, field: str
+) -> None:
+    (tmp_path / "file").touch()
+    settings = settings_in(tmp_path).model_copy(
+        update={changed: type(getattr(Settings(), changed))(tmp_path / "file" / "x")}
+    )
+    with pytest.raises(ConfigurationError, match="cannot be made") as refusal:
+        InteractionStore.open(settings)
+    assert refusal.value.field == field
+
+
 async def test_any_store_of_fsspec_holds_the_pictures(tmp_path: Path) -> None:
     store = InteractionStore.open(settings_in(tmp_path, object_store="memory://pictures-of-a-test"))
     saved = interaction(pictures=(b"film",))
