@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from services.errors import MedMaxError
+
 REQUEST_ID: ContextVar[str] = ContextVar("medmax_request_id", default="")
 LIBRARIES = ("alembic", "asyncio", "fsspec", "httpx", "httpcore", "PIL", "pydicom", "sqlalchemy", "uvicorn")
 
@@ -43,6 +45,14 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
+class CallersOwn(logging.Filter):
+    """Drops what Serve logs, with a traceback, for every request that a caller got wrong: its metric counts it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (isinstance(error, MedMaxError) and error.http_status < 500)
+
+
 def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Sends the logs of `services` and its libraries' warnings to `stream` (stderr). Idempotent."""
     handler = logging.StreamHandler(stream or sys.__stderr__)
@@ -53,3 +63,6 @@ def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -
         logger.handlers = [kept for kept in logger.handlers if kept.get_name() != "medmax"] + [handler]
         logger.setLevel(threshold)
         logger.propagate = False
+    serve = logging.getLogger("ray.serve")
+    if not any(isinstance(kept, CallersOwn) for kept in serve.filters):
+        serve.addFilter(CallersOwn())

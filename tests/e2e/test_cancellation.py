@@ -10,6 +10,8 @@ from tests.support.stack import Served, wait_until
 
 CALLS = 96
 AWAY_AFTER_S = 0.3
+# Serve's proxy hears of all those calls and of their end one after another, which on two busy cores took over 5 s.
+FREED_WITHIN_S = 20
 
 
 def _cancelled(stack: Served) -> float:
@@ -18,10 +20,14 @@ def _cancelled(stack: Served) -> float:
 
 def _check_freed(stack: Served, before: float) -> None:
     wait_until(
-        lambda: stack.metric("medmax_requests_ongoing", service="llm") == 0, 5, "no work for those gone"
+        lambda: stack.metric("medmax_requests_ongoing", service="llm") == 0,
+        FREED_WITHIN_S,
+        "no work for those gone",
     )
     assert _cancelled(stack) > before
-    wait_until(lambda: stack.metric("medmax_engine", figure="active") == 0, 5, "no live sequence")
+    wait_until(
+        lambda: stack.metric("medmax_engine", figure="active") == 0, FREED_WITHIN_S, "no live sequence"
+    )
     assert httpx.get(f"{stack.http}/readyz", trust_env=False).status_code == 200
 
 

@@ -4,7 +4,10 @@ import io
 import json
 import logging
 
+import pytest
+
 from services import logs
+from services.errors import InternalError, InvalidInput
 
 
 def test_a_record_is_one_json_line_with_the_requests_id() -> None:
@@ -40,3 +43,20 @@ def test_configuring_twice_does_not_log_twice() -> None:
     logs.configure("llm", stream=stream)
     logging.getLogger("services.x").warning("once")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [(InvalidInput("no such field"), False), (InternalError("x"), True), (OSError(), True)]
+)
+def test_serve_logs_our_failures_and_not_a_callers_mistakes(error: Exception, kept: bool) -> None:
+    logs.configure("gateway")
+    seen: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = seen.append  # type: ignore[method-assign]
+    serve = logging.getLogger("ray.serve")
+    serve.addHandler(handler)
+    try:
+        serve.error("Request failed.", exc_info=error)
+    finally:
+        serve.removeHandler(handler)
+    assert bool(seen) is kept
