@@ -11,9 +11,10 @@ from services.checkpoint.files import write_json
 from services.checkpoint.huggingface import INDEX, VQ_PREFIX
 from services.checkpoint.staging import Advance, nbytes, stream_shards
 from services.checkpoint.tensors import Weights
+from services.checkpoint.vocabulary import PLACEHOLDER
 from services.checkpoint.vq import to_hf
 
-_IMAGE, _RESERVED = "<image>", "<reserved08707>"
+_RESERVED = "<reserved08707>"
 
 
 def write_hugging_face(source: Checkpoint, folder: Path, advance: Advance, shard_bytes: int) -> None:
@@ -38,7 +39,7 @@ def _config(source: Checkpoint) -> dict[str, Any]:
     config, vocabulary = source.config, source.vocabulary
     names = vocabulary.ids
     if _RESERVED in names:
-        names.setdefault(_IMAGE, names[_RESERVED])  # what transformers calls its placeholder
+        names.setdefault(PLACEHOLDER, names[_RESERVED])  # what transformers calls its placeholder
     return {
         "architectures": ["ChameleonForConditionalGeneration"],
         "model_type": "chameleon",

@@ -19,6 +19,8 @@ from services.errors import CheckpointError
 
 BOS, PAD, EOS, UNK = "<s>", "<pad>", "</s>", "<unk>"
 BEGIN_IMAGE, END_IMAGE, END_OF_TURN = "<racm3:break>", "<eoss>", "<reserved08706>"
+PLACEHOLDER = "<image>"
+"""What Hugging Face calls `<reserved08707>`."""
 _CODE = re.compile(r"IMGIMG([A-J]+)Z")
 _RESERVED = re.compile(r"<reserved\d+>")
 _LETTERS = "ABCDEFGHIJ"
@@ -84,7 +86,7 @@ class Vocabulary:
         self._codes = np.full(self.size, -1, dtype=np.int64)
         self._codes[self.code_ids] = np.arange(self.n_codes)
 
-        steering = {BOS, PAD, EOS, UNK, BEGIN_IMAGE, END_IMAGE, END_OF_TURN}
+        steering = {BOS, PAD, EOS, UNK, BEGIN_IMAGE, END_IMAGE, END_OF_TURN, PLACEHOLDER}
         steering |= {t["content"] for t in description.get("added_tokens") or [] if t.get("special")}
         steering |= {name for name in names if _RESERVED.fullmatch(name)}
         self.is_text: NDArray[np.bool_] = np.zeros(self.size, dtype=np.bool_)
@@ -118,6 +120,8 @@ class Vocabulary:
             CheckpointError: no ids, or one of the names above is missing.
         """
         names = {name: i for name, i in names.items() if isinstance(i, int) and not isinstance(i, bool)}
+        if PLACEHOLDER in names and list(names.values()).count(names[PLACEHOLDER]) > 1:
+            del names[PLACEHOLDER]  # a second name of a reserved id
         model = {"type": "BPE", "vocab": names, "merges": [], "unk_token": UNK}
         vocabulary = cls(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
         vocabulary.reads_text = False

@@ -61,6 +61,7 @@ def test_without_a_tokenizer_the_vocabulary_map_names_the_ids(hf: Path) -> None:
     vocabulary, whole = checkpoint.vocabulary, open_checkpoint(Golden("gqa_swin").checkpoint).vocabulary
     assert vocabulary.code_ids.tolist() == whole.code_ids.tolist()
     assert (vocabulary.begin_image, vocabulary.end_of_turn) == (whole.begin_image, whole.end_of_turn)
+    assert vocabulary.text_ids.tolist() == whole.text_ids.tolist()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         vocabulary.encode("lung")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
