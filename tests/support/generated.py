@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from services.checkpoint import GenerationDefaults, ModelConfig, Vocabulary
+from services.checkpoint import GenerationDefaults, ModelConfig, Vocabulary, code_name
 from services.checkpoint.checkpoint import Checkpoint
 from services.checkpoint.tensors import Weights
 from services.vqgan import VQGAN, VQConfig
@@ -71,10 +71,12 @@ class ModuleWeights(Weights):
         return len(self._state)
 
 
-def padded_tokenizer(size: int) -> str:
-    """The tiny tokenizer with reserved names up to `size` ids."""
+def padded_tokenizer(size: int, codes: int) -> str:
+    """The tiny tokenizer with `codes` image codes and reserved names up to `size` ids."""
     description = json.loads(tiny_tokenizer())
     vocabulary = description["model"]["vocab"]
+    for k in range(codes):
+        vocabulary.setdefault(code_name(k), len(vocabulary))
     vocabulary |= {f"<reserved{i:05d}>": i for i in range(len(vocabulary), size)}
     return json.dumps(description)
 
@@ -84,7 +86,7 @@ def generated(config: ModelConfig, vq_config: VQConfig) -> Checkpoint:
     return Checkpoint(
         config=config,
         vq_config=vq_config,
-        vocabulary=Vocabulary(padded_tokenizer(config.vocab_size)),
+        vocabulary=Vocabulary(padded_tokenizer(config.vocab_size, vq_config.n_embed)),
         generation=GenerationDefaults(),
         provenance={"command": "tests.support.generated"},
         weights=GeneratedWeights(config),
