@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from services.checkpoint.stored import NAMES, as_bytes
+from services.checkpoint.formats import NAMES
+from services.checkpoint.stored import as_bytes
 from services.checkpoint.tensors import Weights
 
 Advance = Callable[[int], None]

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from services.checkpoint.stored import StoredTensor, read_safetensors, require_finite
+from services.checkpoint.formats import read_safetensors
+from services.checkpoint.stored import StoredTensor, require_finite
 from services.errors import CheckpointError
 
 

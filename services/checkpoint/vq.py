@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from services.checkpoint.files import read_yaml
-from services.checkpoint.stored import StoredTensor, read_torch
+from services.checkpoint.formats import read_torch
+from services.checkpoint.stored import StoredTensor
 from services.errors import CheckpointError
 from services.vqgan.config import VQConfig
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.commands.options import VQGANFile
+from services.commands.checkpoint_options import VQGANFile
 from services.commands.output import Json, document, err, out, say, stdout_reserved
 
 GIB = 2**30

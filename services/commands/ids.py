@@ -1,8 +1,7 @@
-"""Commands for whoever checks a checkpoint by hand: pictures, codes, token ids and logits in plain files."""
+"""`medmax logits` and `medmax generate-ids`: a language model checked by hand, token ids in plain files."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.commands.files import replace_file
-from services.commands.options import CheckpointDir, Precision, VQGANFile
+from services.commands.checkpoint_options import CheckpointDir, Precision, checkpoint_settings
+from services.commands.files import read_integers, replace_file
 from services.commands.output import Json, document, err, out, say, stdout_reserved
 from services.errors import InvalidInput
 
@@ -32,83 +31,6 @@ class Mode(StrEnum):
     IMAGE = "image"
 
 
-def tokenize(
-    picture: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="Picture file or DICOM.")
-    ],
-    checkpoint: CheckpointDir = None,
-    vqgan: VQGANFile = None,
-    dtype: Precision = None,
-    as_json: Json = False,
-) -> None:
-    """Image codes of a picture."""
-    settings = _settings(checkpoint, vqgan, dtype)
-    with stdout_reserved(as_json), err.status("encoding"):
-        codes, grid = asyncio.run(_tokenize(settings, picture.read_bytes()))
-    if as_json:
-        document({"codes": codes, "grid": list(grid)})
-    else:
-        out.print(json.dumps(codes), markup=False)
-
-
-async def _tokenize(settings: Settings, data: bytes) -> tuple[list[int], tuple[int, int]]:
-    from services.tokenizer.tokenizer import ImageTokenizer
-
-    tokenizer = ImageTokenizer.load(settings)
-    try:
-        tokens = await tokenizer.tokenize(data)
-    finally:
-        await tokenizer.close()
-    return tokens.codes.tolist(), tokens.grid
-
-
-def decode(
-    codes: Annotated[
-        Path,
-        typer.Argument(
-            exists=True, dir_okay=False, readable=True, help="JSON list of codes, or what `tokenize` prints."
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help=".png, .jpg or .webp")
-    ],
-    checkpoint: CheckpointDir = None,
-    vqgan: VQGANFile = None,
-    dtype: Precision = None,
-    as_json: Json = False,
-) -> None:
-    """Picture of image codes. Its metadata say that it is synthetic."""
-    from services.decoder.files import Format
-
-    kinds = {".png": Format.PNG, ".jpg": Format.JPEG, ".jpeg": Format.JPEG, ".webp": Format.WEBP}
-    kind = kinds.get(output.suffix.lower())
-    if kind is None:
-        raise typer.BadParameter("must end in .png, .jpg or .webp", param_hint="-o")
-    settings = _settings(checkpoint, vqgan, dtype)
-    values = _integers(codes)
-    with stdout_reserved(as_json), err.status("decoding"):
-        data, width, height = asyncio.run(_decode(settings, values, kind))
-    replace_file(output, data)
-    if as_json:
-        document({"file": str(output), "width": width, "height": height})
-    else:
-        out.print(str(output), markup=False)
-
-
-async def _decode(settings: Settings, codes: list[int], kind: Any) -> tuple[bytes, int, int]:
-    import numpy as np
-
-    from services.decoder.decoder import ImageDecoder
-    from services.decoder.files import FileOptions
-
-    decoder = ImageDecoder.load(settings)
-    try:
-        file = await decoder.decode(np.asarray(codes, np.int64), FileOptions(format=kind))
-    finally:
-        await decoder.close()
-    return file.data, file.width, file.height
-
-
 def logits(
     ids: IdsFile,
     output: Annotated[
@@ -123,8 +45,8 @@ def logits(
 
     import numpy as np
 
-    settings = _settings(checkpoint, None, dtype)
-    values = _integers(ids)
+    settings = checkpoint_settings(checkpoint, None, dtype)
+    values = read_integers(ids)
     with stdout_reserved(as_json), err.status("reading"):
         found = _logits(settings, values)
     content = io.BytesIO()
@@ -177,7 +99,7 @@ def generate_ids(
     """Token ids that follow a prompt: text with the token that ends it, or the codes of one picture."""
     from services.llm.request import GenerationRequest, OutputMode, SamplingRequest
 
-    settings = _settings(checkpoint, None, dtype)
+    settings = checkpoint_settings(checkpoint, None, dtype)
     sampling = SamplingRequest(
         temperature=0 if greedy else None,
         image_temperature=0 if greedy else None,
@@ -187,7 +109,7 @@ def generate_ids(
         seed=seed,
     )
     request = GenerationRequest(
-        prompt_ids=_integers(ids),
+        prompt_ids=read_integers(ids),
         mode=OutputMode(mode.value),
         # A picture is drawn whole, then cut.
         max_new_tokens=max_new if mode is Mode.TEXT else None,
@@ -207,7 +129,7 @@ def _generate(settings: Settings, request: GenerationRequest) -> tuple[list[int]
     from dataclasses import replace
 
     from services.checkpoint import open_checkpoint
-    from services.llm.engine import Engine
+    from services.llm.engine import GUIDED_ROWS, Engine, dtype_of
     from services.llm.kv_cache import KVCache
     from services.llm.request import OutputMode
 
@@ -215,8 +137,6 @@ def _generate(settings: Settings, request: GenerationRequest) -> tuple[list[int]
     vocabulary = checkpoint.vocabulary
     if request.mode is OutputMode.IMAGE and request.prompt_ids[-1:] == [vocabulary.begin_image]:
         request = replace(request, prompt_ids=request.prompt_ids[:-1])  # the engine adds it
-    from services.llm.engine import GUIDED_ROWS, dtype_of
-
     rows = GUIDED_ROWS * KVCache.bytes_per_row(checkpoint.config, dtype_of(settings))
     settings = settings.model_copy(update={"max_batch": GUIDED_ROWS, "kv_cache_bytes": rows})
     engine = Engine.from_checkpoint(checkpoint, settings)
@@ -229,23 +149,3 @@ def _generate(settings: Settings, request: GenerationRequest) -> tuple[list[int]
     else:
         ids = [*answer.token_ids, *([answer.finish.end_id] if answer.finish.end_id is not None else [])]
     return ids, answer.finish.reason.value
-
-
-def _settings(checkpoint: Path | None, vqgan: Path | None, dtype: Any) -> Settings:
-    from services.config import load
-
-    given = {"checkpoint": checkpoint, "vqgan": vqgan, "dtype": dtype}
-    return load(**{name: value for name, value in given.items() if value is not None})
-
-
-def _integers(path: Path) -> list[int]:
-    """The JSON list in `path`, or the list `codes` or `ids` of an object as these commands print it."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"is no JSON: {error}", field=path.name) from None
-    if isinstance(value, dict):
-        value = value.get("codes", value.get("ids"))
-    if not isinstance(value, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in value):
-        raise InvalidInput("must be a JSON list of whole numbers", field=path.name)
-    return value

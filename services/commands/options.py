@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from services.config import DType
 
 Server = Annotated[
     str | None,
@@ -16,29 +13,6 @@ Server = Annotated[
         metavar="URL",
         help="Server to ask. Default: MEDMAX_SERVER, else http://127.0.0.1:8000 where one answers, else in process. "
         "Its key is read from MEDMAX_API_KEY.",
-        show_default=False,
-    ),
-]
-CheckpointDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--checkpoint", metavar="DIR", help="Of any layout. Default: MEDMAX_CHECKPOINT.", show_default=False
-    ),
-]
-VQGANFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--vqgan",
-        metavar="FILE",
-        help="Published vqgan.ckpt, for a checkpoint without its decoder. Default: MEDMAX_VQGAN.",
-        show_default=False,
-    ),
-]
-Precision = Annotated[
-    DType | None,
-    typer.Option(
-        "--dtype",
-        help="Of the language model; the VQ-GAN runs in float32. Default: MEDMAX_DTYPE.",
         show_default=False,
     ),
 ]
