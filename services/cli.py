@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from services.commands import ask, chat, doctor, draw, interactions
+from services.commands import ask, chat, checkpoints, codes, doctor, draw, ids, interactions
 from services.commands.output import complain, document, err, error_document
 from services.errors import ConfigurationError, MedMaxError
 
@@ -110,6 +110,12 @@ app.command("ask")(ask.ask)
 app.command("draw")(draw.draw)
 app.command("chat")(chat.chat)
 app.command("doctor")(doctor.doctor)
+app.command("inspect")(checkpoints.inspect)
+app.command("convert")(checkpoints.convert)
+app.command("tokenize")(codes.tokenize)
+app.command("decode")(codes.decode)
+app.command("logits")(ids.logits)
+app.command("generate-ids")(ids.generate_ids)
 app.add_typer(interactions.app, name="interactions")
 
 

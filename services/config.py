@@ -53,7 +53,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MEDMAX_", env_nested_delimiter="__", extra="ignore")
 
     # Model
-    checkpoint: Path = Field(SHIPPED_MODEL, description="checkpoint directory")
+    checkpoint: Path = Field(SHIPPED_MODEL, description="checkpoint directory, of any layout")
+    vqgan: Path | None = Field(
+        None, description="published vqgan.ckpt, for checkpoints without the VQ-GAN's decoder"
+    )
     model_id: str = Field("medmax-phantom", pattern=r"^[A-Za-z0-9._/-]{1,64}$")
     device: Device = Device.CPU
     dtype: DType = DType.AUTO

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from services.errors import CheckpointError
 
 BOS, PAD, EOS, UNK = "<s>", "<pad>", "</s>", "<unk>"
 BEGIN_IMAGE, END_IMAGE, END_OF_TURN = "<racm3:break>", "<eoss>", "<reserved08706>"
+PLACEHOLDER = "<image>"
+"""What Hugging Face calls `<reserved08707>`."""
 _CODE = re.compile(r"IMGIMG([A-J]+)Z")
 _RESERVED = re.compile(r"<reserved\d+>")
 _LETTERS = "ABCDEFGHIJ"
@@ -52,6 +54,7 @@ class Vocabulary:
         n_codes: number of image codes.
         code_ids: int64 [n_codes], id of code k.
         text_ids: int64 [..], ids of ordinary text, ascending.
+        reads_text: whether `encode` works.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -59,7 +62,7 @@ class Vocabulary:
         Raises:
             CheckpointError: no tokenizer, or one of the names above is missing; the message says which.
         """
-        self.tokenizer_json = tokenizer_json
+        self.tokenizer_json, self.reads_text = tokenizer_json, True
         try:
             description = json.loads(tokenizer_json)
             tokenizer = Tokenizer.from_str(tokenizer_json)
@@ -83,7 +86,7 @@ class Vocabulary:
         self._codes = np.full(self.size, -1, dtype=np.int64)
         self._codes[self.code_ids] = np.arange(self.n_codes)
 
-        steering = {BOS, PAD, EOS, UNK, BEGIN_IMAGE, END_IMAGE, END_OF_TURN}
+        steering = {BOS, PAD, EOS, UNK, BEGIN_IMAGE, END_IMAGE, END_OF_TURN, PLACEHOLDER}
         steering |= {t["content"] for t in description.get("added_tokens") or [] if t.get("special")}
         steering |= {name for name in names if _RESERVED.fullmatch(name)}
         self.is_text: NDArray[np.bool_] = np.zeros(self.size, dtype=np.bool_)
@@ -101,11 +104,47 @@ class Vocabulary:
         """Raises: CheckpointError where the file is missing or no tokenizer."""
         try:
             return cls(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path.name} cannot be read", field=path.name) from error
+        except (OSError, UnicodeDecodeError):
+            raise CheckpointError(
+                f"{path.name} is missing or cannot be read; copy it again", field=path.name
+            ) from None
+        except CheckpointError as error:
+            message = error.message.replace("tokenizer.json", path.name)
+            raise CheckpointError(message, field=path.name) from None
+
+    @classmethod
+    def of_names(cls, names: Mapping[str, Any]) -> Vocabulary:
+        """A vocabulary that knows its names and ids alone: it reads no text, and spells text as its tokens do.
+
+        Raises:
+            CheckpointError: no ids, or one of the names above is missing.
+        """
+        names = {name: i for name, i in names.items() if isinstance(i, int) and not isinstance(i, bool)}
+        if PLACEHOLDER in names and list(names.values()).count(names[PLACEHOLDER]) > 1:
+            del names[PLACEHOLDER]  # a second name of a reserved id
+        model = {"type": "BPE", "vocab": names, "merges": [], "unk_token": UNK}
+        vocabulary = cls(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+        vocabulary.reads_text = False
+        return vocabulary
+
+    def first_disagreement(self, names: Mapping[str, Any]) -> str | None:
+        """The first image code or steering token to which `names` gives another id."""
+        wanted = [BOS, PAD, EOS, UNK, BEGIN_IMAGE, END_IMAGE, END_OF_TURN]
+        wanted += [code_name(k) for k in range(self.n_codes)]
+        ids = self.ids
+        return next((name for name in wanted if name in names and names[name] != ids[name]), None)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`: ordinary text (and `unk`) alone, even where it spells a special token."""
+        """Ids of `text`: ordinary text (and `unk`) alone, even where it spells a special token.
+
+        Raises:
+            CheckpointError: the checkpoint came without its tokenizer.
+        """
+        if not self.reads_text:
+            raise CheckpointError(
+                "the checkpoint lacks tokenizer.json, without which no text can be read; copy it again",
+                field="tokenizer.json",
+            )
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -114,6 +153,11 @@ class Vocabulary:
         if self._joined:
             return "".join(self._names[i] for i in text)
         return self._tokenizer.decode(text, skip_special_tokens=False)
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Every name and its id, ascending."""
+        return {name: i for i, name in sorted(self._names.items())}
 
     def name(self, token_id: int) -> str:
         """Spelling of a token as tokenizer.json has it."""

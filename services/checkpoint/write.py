@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from services.checkpoint.config import GenerationDefaults, ModelConfig
-from services.checkpoint.reader import CONFIG, PROVENANCE, TOKENIZER, VQGAN_FILE, open_checkpoint
+from services.checkpoint.files import write_json
+from services.checkpoint.own import CONFIG, PROVENANCE, TOKENIZER, VQGAN_FILE
+from services.checkpoint.reader import open_checkpoint
+from services.checkpoint.staging import staged
 from services.vqgan.config import VQConfig
 
 
@@ -37,19 +39,9 @@ def save(
         OSError: the disk is full or not writable; `path` is then untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        staging.chmod(0o755)
-        description = {
-            "architectures": ["ChameleonForConditionalGeneration"],
-            "model_type": "chameleon",
-            **config.to_json(),
-            "vq_config": vq_config.to_json(),
-            "generation_config": (generation or GenerationDefaults()).to_json(),
-        }
-        _write_json(staging / CONFIG, description)
-        _write_json(staging / PROVENANCE, provenance)
+    with staged(path) as staging:
+        write_json(staging / CONFIG, own_config(config, vq_config, generation or GenerationDefaults()))
+        write_json(staging / PROVENANCE, provenance)
         (staging / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         _write_tensors(staging / "model.safetensors", model_tensors)
         _write_tensors(staging / VQGAN_FILE, vqgan_tensors)
@@ -58,14 +50,19 @@ def save(
             for name in weights:
                 weights[name]  # reading checks that it is finite
         # `medmax doctor` compares it with the weights that it finds.
-        _write_json(staging / PROVENANCE, {**provenance, "digest": checkpoint.digest})
+        write_json(staging / PROVENANCE, {**provenance, "digest": checkpoint.digest})
         _swap(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def own_config(config: ModelConfig, vq_config: VQConfig, generation: GenerationDefaults) -> dict[str, Any]:
+    """The content of our `config.json`."""
+    return {
+        "architectures": ["ChameleonForConditionalGeneration"],
+        "model_type": "chameleon",
+        **config.to_json(),
+        "vq_config": vq_config.to_json(),
+        "generation_config": generation.to_json(),
+    }
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -183,7 +183,7 @@ def checkpoint(settings: Settings) -> Check:
 
     name = "checkpoint"
     try:
-        found = open_checkpoint(settings.checkpoint)
+        found = open_checkpoint(settings.checkpoint, settings.vqgan)
         digest = found.digest
     except MedMaxError as error:
         return Check(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.commands.files import replace_file
 from services.commands.options import Local, Server, not_blank
 from services.commands.output import Json, document, err, out, say, stdout_reserved
-from services.errors import InvalidInput, Unavailable
+from services.errors import Unavailable
 
 if TYPE_CHECKING:
     from services.commands.answers import Answer
@@ -60,7 +60,7 @@ def draw(
     with stdout_reserved(as_json), err.status("drawing"):
         answer, where = asyncio.run(_draw(request, server, local))
     image = answer.images[0]
-    _write(output, image.data)
+    replace_file(output, image.data)
     if as_json:
         facts = {"mime_type": image.mime_type, "width": image.width, "height": image.height}
         document({"file": str(output), "sha256": image.sha256, **facts, **answer.to_json()})
@@ -80,14 +80,3 @@ async def _draw(
     if not answer.images:
         raise Unavailable("the assistant sent no picture; try again")
     return answer, assistant.where
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of `data`, or the file as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InvalidInput(f"cannot write {path}: {error.strerror}", field="-o") from None

@@ -59,7 +59,7 @@ class ImageDecoder:
     @classmethod
     def load(cls, settings: Settings) -> ImageDecoder:
         """From the checkpoint named in the settings. Raises: CheckpointError."""
-        checkpoint = open_checkpoint(settings.checkpoint)
+        checkpoint = open_checkpoint(settings.checkpoint, settings.vqgan)
         if settings.threads and settings.device is Device.CPU:
             torch.set_num_threads(settings.threads)
         return cls(

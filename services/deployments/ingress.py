@@ -53,7 +53,7 @@ class GatewayReplica:
 
         self._assistant = Assistant.from_checkpoint(
             settings,
-            open_checkpoint(settings.checkpoint),
+            open_checkpoint(settings.checkpoint, settings.vqgan),
             backend("tokenizer", HandleTokenizer, RemoteTokenizer),
             backend("llm", HandleLanguageModel, RemoteLanguageModel),
             backend("decoder", HandleDecoder, RemoteDecoder),

@@ -50,7 +50,7 @@ class Stack:
         check_port(host, self.settings.http_port, "--http-port", "MEDMAX_HTTP_PORT")
         check_port(host, self.settings.grpc_port, "--grpc-port", "MEDMAX_GRPC_PORT")
         # What would fail in a replica, found here where it can be told at once; the database is migrated, too.
-        open_checkpoint(settings.checkpoint)
+        open_checkpoint(settings.checkpoint, settings.vqgan)
         Gate(settings)
         if settings.store:
             InteractionStore.open(settings).close()

@@ -21,7 +21,7 @@ def local_assistant(settings: Settings) -> Assistant:
     """
     return Assistant.from_checkpoint(
         settings,
-        open_checkpoint(settings.checkpoint),
+        open_checkpoint(settings.checkpoint, settings.vqgan),
         ImageTokenizerServicer.from_settings(settings),
         LanguageModelServicer.from_settings(settings),
         ImageDecoderServicer.from_settings(settings),

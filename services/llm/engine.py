@@ -111,7 +111,7 @@ class Engine:
         """
         if settings.device is Device.CUDA and not torch.cuda.is_available():
             raise ConfigurationError("no CUDA device is available; use cpu", field="MEDMAX_DEVICE")
-        dtype = _dtype(settings)
+        dtype = dtype_of(settings)
         per_row = KVCache.bytes_per_row(checkpoint.config, dtype)
         rows = min(settings.max_batch, settings.kv_cache_bytes // per_row)
         if settings.max_batch < GUIDED_ROWS:
@@ -265,7 +265,8 @@ def _collect(mailbox: Mailbox) -> Answer:
     raise internal_error()  # woken without an end: cannot happen
 
 
-def _dtype(settings: Settings) -> torch.dtype:
+def dtype_of(settings: Settings) -> torch.dtype:
+    """What the weights are held and computed in."""
     names = {DType.FLOAT32: torch.float32, DType.BFLOAT16: torch.bfloat16, DType.FLOAT16: torch.float16}
     automatic = torch.bfloat16 if settings.device is Device.CUDA else torch.float32
     return names.get(settings.dtype, automatic)

@@ -65,13 +65,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of an answer; times in milliseconds from the request's arrival."""
+    """The end of an answer; times in milliseconds from the request's arrival.
+
+    `end_id` is the token with which the model ended its text, if it did.
+    """
 
     reason: FinishReason
     usage: Usage
     text_confidence: Confidence
     queue_ms: float
     first_token_ms: float
+    end_id: int | None = None
 
 
 Event: TypeAlias = Text | Picture | Finish

@@ -45,7 +45,10 @@ class SamplingRequest:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One answer to one prompt; the fields' limits are those of `medmax.v1.LanguageModelGenerateRequest`."""
+    """One answer to one prompt; the fields' limits are those of `medmax.v1.LanguageModelGenerateRequest`.
+
+    `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand.
+    """
 
     prompt_ids: Sequence[int] | NDArray[np.int64]
     mode: OutputMode = OutputMode.TEXT
@@ -56,6 +59,7 @@ class GenerationRequest:
     top_logprobs: int | None = None
     priority: Priority = Priority.ROUTINE
     deadline: Deadline | None = None
+    any_pictures: bool = False
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,7 @@ class Scheduler:
             self._plan = None
             return
         if token in (vocabulary.eos, vocabulary.end_of_turn):
+            sequence.end_id = token
             self._finish(sequence, FinishReason.STOP)
             return
         self.counts.text_tokens += 1

@@ -82,6 +82,7 @@ class Sequence:
     companions: list[Row] = field(default_factory=list)
     needs_companions: bool = False
     codes_left: int = 0
+    end_id: int | None = None
     images: int = 0
     tally: Tally = field(default_factory=Tally)
 
@@ -122,6 +123,7 @@ class Sequence:
             self.tally.confidence,
             queue_ms=(self.started - self.arrival) * 1000,
             first_token_ms=(self.first_token - self.arrival) * 1000,
+            end_id=self.end_id,
         )
 
     def logprob(

@@ -50,7 +50,9 @@ class LanguageModelServicer:
             CheckpointError: the checkpoint is incomplete or damaged.
             ConfigurationError: the settings do not fit it.
         """
-        return cls(Engine.from_checkpoint(open_checkpoint(settings.checkpoint), settings), settings)
+        return cls(
+            Engine.from_checkpoint(open_checkpoint(settings.checkpoint, settings.vqgan), settings), settings
+        )
 
     async def Generate(
         self, request: llm_pb2.LanguageModelGenerateRequest, context: Any = None

@@ -104,6 +104,8 @@ def _prompt(request: GenerationRequest, limits: Limits) -> tuple[NDArray[np.int6
         )
     begins = np.flatnonzero(prompt == vocabulary.begin_image)
     ends = np.flatnonzero(prompt == vocabulary.end_image)
+    if request.any_pictures:
+        return prompt, len(ends)
     shape = f"a picture is begin-of-image, exactly {codes} codes and end-of-image"
     if len(begins) != len(ends) or not np.array_equal(ends, begins + codes + 1):
         raise InvalidInput(shape, field="prompt_ids")

@@ -19,7 +19,7 @@ class VQCheckpoint(Protocol):
     @property
     def vq_config(self) -> VQConfig: ...
 
-    def vqgan_tensors(self) -> Mapping[str, Tensor]: ...
+    def vqgan_tensors(self, *, encoder: bool = False, decoder: bool = False) -> Mapping[str, Tensor]: ...
 
 
 def load_vqgan(
@@ -32,9 +32,10 @@ def load_vqgan(
     """The VQ-GAN of a checkpoint, ready for inference, with the halves asked for.
 
     Raises:
-        CheckpointError: a tensor is missing, has the wrong shape or is not finite.
+        CheckpointError: a half or a tensor is missing, has the wrong shape or is not finite.
     """
-    model = build_vqgan(checkpoint.vq_config, checkpoint.vqgan_tensors(), encoder, decoder)
+    tensors = checkpoint.vqgan_tensors(encoder=encoder, decoder=decoder)
+    model = build_vqgan(checkpoint.vq_config, tensors, encoder, decoder)
     return model.to(device=device, dtype=dtype)
 
 
