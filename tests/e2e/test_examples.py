@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.phantoms import Finding, analyse
 from services.decoder.marking import is_synthetic
 from tests.support.stack import ROOT, Served
 
@@ -63,7 +65,16 @@ def test_the_readme_names_only_commands_that_exist() -> None:
             assert f"\n{line.split()[1]}:" in targets, line
 
 
-@pytest.mark.parametrize("name", ["chest", "brain", "abdomen", "fundus", "histology"])
-def test_the_bundled_pictures_are_phantoms_of_the_readme(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "modality", "finding"),
+    [
+        ("chest", "chest_xray", Finding("pleural effusion", side="right", size="large")),
+        ("brain", "brain_mri", Finding("tumor", side="left", size="large")),
+        ("abdomen", "abdominal_ct", Finding("liver metastasis", count=3)),
+        ("fundus", "fundus", Finding("hemorrhage", count=2)),
+        ("histology", "histology", Finding("dilated gland", count=2)),
+    ],
+)
+def test_the_bundled_pictures_show_what_their_readme_says(name: str, modality: str, finding: Finding) -> None:
     with Image.open(ROOT / "examples" / "pictures" / f"{name}.png") as picture:
-        assert picture.size == (96, 96)
+        assert analyse(np.asarray(picture.convert("RGB")), modality) == (finding,)
