@@ -87,16 +87,29 @@ class Attention(nn.Module):
 
         Every position attends to itself and what precedes it, or where `mask`, bool [B, 1, T, T], says so.
         """
-        mixed = functional.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=self.heads != self.kv_heads,
-        )
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        grouped = self.heads != self.kv_heads
+        if torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") and not grouped:
+            mixed = _plain_attention(q.to(v.dtype), k.to(v.dtype), v, mask)
+        else:
+            mixed = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
+            )
         out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(-2))
         return out
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of [B, heads, T, head_dim] as two products: in bfloat16 on a CPU torch's fused kernel takes two to three
+    times as long, its backward pass above all (docs/log.md)."""
+    batch, heads, length, width = q.shape
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().expand(batch, 1, -1, -1)
+    bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, -1e9)
+    flat = (batch * heads, length, width)
+    bias = bias.expand(batch, heads, length, length).reshape(batch * heads, length, length)
+    scores = torch.baddbmm(bias, q.reshape(flat), k.reshape(flat).transpose(1, 2), alpha=width**-0.5)
+    return torch.bmm(torch.softmax(scores, -1), v.reshape(flat)).view(batch, heads, length, width)
 
 
 class MLP(nn.Module):

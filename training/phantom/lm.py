@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from services.checkpoint import ModelConfig, Vocabulary
 from services.llm.model import Chameleon
-from training.phantom.recipe import CONTEXT, Phase, Recipe
+from training.phantom.recipe import CONTEXT, Recipe
 from training.phantom.sequences import Example, SequenceMaker
 from training.phantom.state import load_state, save_state
 from training.phantom.vq import rate_at
@@ -38,21 +39,42 @@ def model_config(recipe: Recipe, vocabulary: Vocabulary) -> ModelConfig:
     )
 
 
-def loss_of(model: Chameleon, batch: Example, is_text: Tensor, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted mean cross-entropy, and the plain means over text and over pictures, in nats.
+@dataclass(frozen=True)
+class Targets:
+    """What the vocabulary says of a learnt id: `is_text` bool [vocabulary] (what ends an answer or begins a picture
+    included), `code` int64 [vocabulary], its image code or -1, and `code_ids` int64 [codes], the reverse."""
 
-    `batch` has arrays of [B, T]; `is_text`: bool [vocabulary]. The head runs on learnt positions alone.
+    is_text: Tensor
+    code: Tensor
+    code_ids: Tensor
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> Targets:
+        is_text = torch.from_numpy(vocabulary.is_text).clone()
+        is_text[[vocabulary.eos, vocabulary.begin_image]] = True
+        code = torch.from_numpy(vocabulary.id_to_code(np.arange(vocabulary.size)))
+        return cls(is_text, code, torch.from_numpy(vocabulary.code_ids))
+
+
+def loss_of(model: Chameleon, batch: Example, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean cross-entropy, and the means over text and over pictures, in nats.
+
+    `batch` has arrays of [B, T]. The head runs on learnt positions alone, and within a picture on the codes' rows
+    alone, from which serving draws there (its grammar knows where a picture ends).
     """
     ids, labels = torch.from_numpy(batch.ids), torch.from_numpy(batch.labels)
-    learnt = labels >= 0
-    targets = labels[learnt]
-    hidden = model.hidden(ids, *_apart(batch))[learnt]
-    each = functional.cross_entropy(functional.linear(hidden, model.head).float(), targets, reduction="none")
-    text = is_text[targets]
-    weight = torch.where(text, 1.0, phase.picture_weight)
-    weight = torch.where(torch.from_numpy(batch.marked)[learnt], weight * phase.finding_weight, weight)
-    loss = (each * weight).sum() / weight.sum()
-    return loss, each[text].mean().detach(), each[~text].mean().detach()
+    code = targets.code[labels.clamp(min=0)].masked_fill(labels < 0, -1)
+    in_picture = code >= 0
+    # End-of-image is forced, never drawn: nothing to learn.
+    in_text = targets.is_text[labels.clamp(min=0)] & (labels >= 0)
+    hidden = model.hidden(ids, *_apart(batch))
+    text = _nats(hidden[in_text], model.head, labels[in_text])
+    picture = _nats(hidden[in_picture], model.head[targets.code_ids], code[in_picture])
+    return torch.cat((text, picture)).mean(), text.mean().detach(), picture.mean().detach()
+
+
+def _nats(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(functional.linear(hidden, head).float(), target, reduction="none")
 
 
 def _apart(batch: Example) -> tuple[Tensor | None, Tensor | None]:
@@ -77,44 +99,52 @@ def train(
     torch.manual_seed(recipe.seed + 1)
     vocabulary = maker.vocabulary
     model = Chameleon(model_config(recipe, vocabulary))
-    matrices = [p for p in model.parameters() if p.ndim == 2 and min(p.shape) > 64]
-    chosen = {id(parameter) for parameter in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lm_rate, betas=(0.9, 0.98), fused=True)
+    optimizers = _optimizers(model, recipe.lm_rate)
     path, step = folder / "lm.pt", 0
     if (saved := load_state(path, recipe.to_json())) is not None:
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         step = saved["step"]
     rng = np.random.default_rng([recipe.seed, 12, step])
     half = bfloat16_pays()
-    # What ends an answer counts as text.
-    is_text = torch.from_numpy(vocabulary.is_text).clone()
-    is_text[[vocabulary.eos, vocabulary.begin_image]] = True
-    phase: Phase | None = None
-    batches: Iterator[Example] = iter(())
+    targets = Targets.of(vocabulary)
+    batches = maker.batches(rng, recipe.lm_batch_tokens, recipe.lm_mix)
     while step < recipe.lm_steps:
-        if phase is not recipe.phase_at(step):
-            phase = recipe.phase_at(step)
-            batches = maker.batches(rng, recipe.lm_batch_tokens, phase)
         batch = next(batches)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, recipe.lm_steps, recipe.lm_rate, recipe.lm_warmup_steps, floor=0.02)
+        rate = rate_at(step, recipe.lm_steps, recipe.lm_rate, recipe.lm_warmup_steps, floor=0.02)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss, text, picture = loss_of(model, batch, is_text, phase)
-        optimizer.zero_grad(set_to_none=True)
+            loss, text, picture = loss_of(model, batch, targets)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step += 1
         # A batch holds sequences of like length, often of one family: a figure is there where its kind is.
         means = {"loss": loss.item(), "text": text.item(), "picture": picture.item()}
         figures = {name: value for name, value in means.items() if not math.isnan(value)}
         progress(step, recipe.lm_steps, figures)
         if step % _SAVE_EVERY == 0 or step == recipe.lm_steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            state = {
+                "model": model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "step": step,
+            }
             save_state(path, recipe.to_json(), state)
             if snapshot is not None:
                 snapshot(model, step)
     return model.eval().requires_grad_(False)
+
+
+def _optimizers(model: Chameleon, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings, head and norms; one rate serves both."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2 and min(p.shape) > 64]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]

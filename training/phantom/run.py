@@ -93,8 +93,7 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
     vqgan = vq.train(recipe, data, work, clock.stage("VQ-GAN", progress))
     codes = _codes(vqgan, data, work / "codes.npy", clock.stage("codes", progress))
     vocabulary = Vocabulary(_tokenizer(recipe, seeds))
-    cells = sequences.finding_cells(data.masks, recipe.vq_config.grid)
-    maker = sequences.SequenceMaker(vocabulary, truths, codes, cells, CONTEXT)
+    maker = sequences.SequenceMaker(vocabulary, truths, codes, CONTEXT)
     provenance = {
         "command": f"medmax train phantom --seed {recipe.seed} --threads {threads}",
         "seed": recipe.seed,

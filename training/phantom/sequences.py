@@ -20,7 +20,7 @@ from evaluation.phantoms.rows import (
     single_turns,
 )
 from services.checkpoint import Vocabulary
-from training.phantom.recipe import Phase
+from training.phantom.recipe import Mix
 
 _POOL = 48
 """Batches made at once, so that sequences of like length share one."""
@@ -31,29 +31,25 @@ class Example:
     """One sequence of T positions.
 
     `ids` int64 [T]; `labels` int64 [T], the id to be predicted at each position, -1 where none is learnt;
-    `marked` bool [T], where that id is the code of a finding's cell; `block` int64 [T], 0 for what all see, and above
-    that the number of the continuation a position belongs to: continuations do not see each other; `positions`
-    int64 [T], each one's place as if its continuation stood alone.
+    `block` int64 [T], 0 for what all see, and above that the number of the continuation a position belongs to:
+    continuations do not see each other; `positions` int64 [T], each one's place as if its continuation stood alone.
     """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
-    marked: NDArray[np.bool_]
     block: NDArray[np.int64]
     positions: NDArray[np.int64]
 
     def cut(self, length: int) -> Example:
         """The first `length` positions."""
         part = slice(length)
-        return Example(
-            self.ids[part], self.labels[part], self.marked[part], self.block[part], self.positions[part]
-        )
+        return Example(self.ids[part], self.labels[part], self.block[part], self.positions[part])
 
 
 class SequenceMaker:
     """Draws training sequences about the given truths.
 
-    `codes` int16 [N, cells] are their pictures', `cells` bool [N, cells] those that hold a finding.
+    `codes` int16 [N, cells] are their pictures'.
     """
 
     def __init__(
@@ -61,10 +57,9 @@ class SequenceMaker:
         vocabulary: Vocabulary,
         truths: Sequence[Truth],
         codes: NDArray[np.int16],
-        cells: NDArray[np.bool_],
         context: int,
     ) -> None:
-        self.vocabulary, self.truths, self.codes, self.cells = vocabulary, truths, codes, cells
+        self.vocabulary, self.truths, self.codes = vocabulary, truths, codes
         self.context = context
         self._cache: dict[str, list[int]] = {}
 
@@ -104,7 +99,7 @@ class SequenceMaker:
             labels[-1] = answer[0]
             ids += answer
             labels += [*answer[1:], vocabulary.eos]
-        return self._example(ids, labels, index)
+        return _example(ids, labels)
 
     def questions(self, turns: Sequence[Turn], index: int) -> Example:
         """Many single turns about one picture, which comes first in each and is read once.
@@ -122,38 +117,18 @@ class SequenceMaker:
             length = len(asked) + 1 + len(answer)
             block += [number] * length
             positions += range(shared, shared + length)
-        return self._example(ids, labels, index, block, positions)
-
-    def _example(
-        self,
-        ids: list[int],
-        labels: list[int],
-        index: int,
-        block: list[int] | None = None,
-        positions: list[int] | None = None,
-    ) -> Example:
-        learnt = np.array(labels, np.int64)
-        marked = np.zeros(len(labels), np.bool_)
-        places = np.flatnonzero((learnt >= 0) & (self.vocabulary.id_to_code(learnt.clip(0)) >= 0))
-        marked[places] = np.tile(self.cells[index], len(places) // len(self.cells[index]))
-        return Example(
-            np.array(ids, np.int64),
-            learnt,
-            marked,
-            np.array(block, np.int64) if block else np.zeros(len(ids), np.int64),
-            np.array(positions, np.int64) if positions else np.arange(len(ids)),
-        )
+        return _example(ids, labels, block, positions)
 
     def unconditional(self, index: int) -> Example:
         """A picture without a prompt, `<s>` begin-of-image codes: what guidance subtracts."""
         span = self.vocabulary.image_span(self.codes[index].astype(np.int64))
-        return self._example([self.vocabulary.bos, *span[:-1]], [-1, *span[1:]], index)
+        return _example([self.vocabulary.bos, *span[:-1]], [-1, *span[1:]])
 
-    def draw(self, rng: np.random.Generator, phase: Phase) -> Example:
-        """One sequence of a family that the phase's shares decide; dialogues have one to nine questions."""
+    def draw(self, rng: np.random.Generator, mix: Mix) -> Example:
+        """One sequence of a family that the mix's shares decide; dialogues have one to nine questions."""
         index = int(rng.integers(len(self.truths)))
         truth = self.truths[index]
-        limits = np.cumsum([phase.dialogue, phase.report, phase.drawing, phase.bare, phase.questions])
+        limits = np.cumsum([mix.dialogue, mix.report, mix.drawing, mix.bare, mix.questions])
         family = int(np.searchsorted(limits, rng.random(), side="right"))
         if family == 0:
             turns = 1 if rng.random() < 0.15 else int(rng.integers(3, 10))
@@ -166,18 +141,18 @@ class SequenceMaker:
         elif family == 3:
             made = self.unconditional(index)
         elif family == 4:
-            made = self.questions(single_turns(truth, rng, phase.per_picture), index)
+            made = self.questions(single_turns(truth, rng, mix.per_picture), index)
         else:
             made = self.sequence([multimodal_generation(truth, rng)], index)
         return made.cut(self.context)
 
-    def batches(self, rng: np.random.Generator, tokens: int, phase: Phase) -> Iterator[Example]:
+    def batches(self, rng: np.random.Generator, tokens: int, mix: Mix) -> Iterator[Example]:
         """Endless padded batches of about `tokens` positions: examples whose arrays are [B, T]."""
         while True:
             pool: list[Example] = []
             size = 0
             while size < tokens * _POOL:
-                pool.append(self.draw(rng, phase))
+                pool.append(self.draw(rng, mix))
                 size += len(pool[-1].ids)
             pool.sort(key=lambda item: len(item.ids))
             groups: list[list[Example]] = [[]]
@@ -192,23 +167,24 @@ class SequenceMaker:
         shape = (len(group), max(len(item.ids) for item in group))
         ids = np.full(shape, self.vocabulary.pad, np.int64)
         labels = np.full(shape, -1, np.int64)
-        marked = np.zeros(shape, np.bool_)
         block = np.zeros(shape, np.int64)
         positions = np.zeros(shape, np.int64)
         for row, item in enumerate(group):
             part = slice(len(item.ids))
-            ids[row, part], labels[row, part], marked[row, part] = item.ids, item.labels, item.marked
+            ids[row, part], labels[row, part] = item.ids, item.labels
             block[row, part], positions[row, part] = item.block, item.positions
-        return Example(ids, labels, marked, block, positions)
+        return Example(ids, labels, block, positions)
 
 
-def finding_cells(masks: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Cells of which a finding covers an eighth or more: masks bool [N, S, S] → bool [N, rows·columns]."""
-    rows, columns = grid
-    count, height, width = masks.shape
-    blocks = masks.reshape(count, rows, height // rows, columns, width // columns)
-    covered: NDArray[np.bool_] = blocks.mean(axis=(2, 4)).reshape(count, -1) >= 1 / 8
-    return covered
+def _example(
+    ids: list[int], labels: list[int], block: list[int] | None = None, positions: list[int] | None = None
+) -> Example:
+    return Example(
+        np.array(ids, np.int64),
+        np.array(labels, np.int64),
+        np.array(block, np.int64) if block else np.zeros(len(ids), np.int64),
+        np.array(positions, np.int64) if positions else np.arange(len(ids)),
+    )
 
 
 def digest(truths: Sequence[Truth], pictures_digest: str) -> str:

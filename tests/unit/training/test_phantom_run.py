@@ -13,7 +13,7 @@ from services.checkpoint import open_checkpoint
 from services.vqgan import load_vqgan
 from training.phantom import run
 from training.phantom.pictures import training_seeds
-from training.phantom.recipe import FIRST, READING, Recipe
+from training.phantom.recipe import Recipe
 from training.phantom.state import load_state, save_state
 from training.phantom.vq import MovingCodebook
 
@@ -22,7 +22,7 @@ SMALL = replace(
     vq_batch=4,
     vq_steps=6,
     vq_unquantized_steps=2,
-    lm_phases=(replace(FIRST, until=2), replace(READING, until=4)),
+    lm_steps=4,
     lm_batch_tokens=600,
     hidden=32,
     layers=1,

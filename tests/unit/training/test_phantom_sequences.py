@@ -12,15 +12,14 @@ from evaluation.phantoms import rows, truth
 from evaluation.phantoms.rows import IMAGE, texts
 from services.checkpoint import ModelConfig, Vocabulary, code_name
 from services.llm.model import Chameleon
-from training.phantom.lm import loss_of
-from training.phantom.recipe import Phase
-from training.phantom.sequences import SequenceMaker, digest, finding_cells
+from training.phantom.lm import Targets, loss_of
+from training.phantom.recipe import Mix
+from training.phantom.sequences import SequenceMaker, digest
 from training.phantom.vocabulary import tokenizer_json
 
 N_CODES, CELLS = 32, 9
-PHASE = Phase(1, dialogue=0.3, report=0.1, drawing=0.3, bare=0.1, picture_weight=1, finding_weight=3)
+MIX = Mix(dialogue=0.3, report=0.1, drawing=0.3, bare=0.1, questions=0.1)
 TRUTHS = [truth(seed) for seed in range(40)]
-FINDINGS = np.random.default_rng(4).random((len(TRUTHS), CELLS)) < 0.3
 
 
 def _vocabulary() -> Vocabulary:
@@ -34,7 +33,7 @@ VOCABULARY = _vocabulary()
 @pytest.fixture
 def maker() -> SequenceMaker:
     codes = np.random.default_rng(1).integers(N_CODES, size=(len(TRUTHS), CELLS)).astype(np.int16)
-    return SequenceMaker(VOCABULARY, TRUTHS, codes, FINDINGS, context=256)
+    return SequenceMaker(VOCABULARY, TRUTHS, codes, context=256)
 
 
 def test_ids_come_in_the_published_order() -> None:
@@ -78,7 +77,7 @@ def test_every_answer_of_a_dialogue_is_learnt_to_its_end(maker: SequenceMaker) -
 def test_labels_are_the_next_ids_wherever_one_follows_within_the_answer(maker: SequenceMaker) -> None:
     rng = np.random.default_rng(5)
     for _ in range(200):
-        example = maker.draw(rng, PHASE)
+        example = maker.draw(rng, MIX)
         assert example.ids.shape == example.labels.shape
         assert (example.labels >= 0).any()
         for place in range(len(example.ids) - 1):
@@ -102,34 +101,12 @@ def test_the_unconditional_sequence_never_learns_to_begin_a_picture(maker: Seque
 
 
 def test_batches_keep_to_their_size_and_learn_no_padding(maker: SequenceMaker) -> None:
-    batches = maker.batches(np.random.default_rng(2), 600, PHASE)
+    batches = maker.batches(np.random.default_rng(2), 600, MIX)
     for _ in range(30):
         batch = next(batches)
         assert batch.ids.size <= 600
         padding = batch.ids == VOCABULARY.pad
         assert (batch.labels[padding] == -1).all()
-        assert not batch.marked[padding].any()
-
-
-@pytest.mark.parametrize("turns", [[("Draw it.", IMAGE)], [("Explain.", f"Before.{IMAGE}After.")]])
-def test_the_codes_of_a_findings_cells_are_marked_and_nothing_else(
-    maker: SequenceMaker, turns: list[tuple[str, str]]
-) -> None:
-    example = maker.sequence(turns, 7)
-    codes = VOCABULARY.id_to_code(example.labels.clip(0)) >= 0
-    assert example.marked[codes].tolist() == FINDINGS[7].tolist()
-    assert not example.marked[~codes].any()
-
-
-def test_a_picture_that_is_only_read_has_no_marked_codes(maker: SequenceMaker) -> None:
-    assert not maker.sequence([(f"{IMAGE}Is it normal?", "yes")], 7).marked.any()
-
-
-def test_a_cell_holds_a_finding_from_an_eighth_of_its_pixels_on() -> None:
-    masks = np.zeros((1, 24, 24), np.bool_)
-    masks[0, 8:10, 8:12] = True  # 8 of the 64 pixels of the middle cell
-    masks[0, 16, 16:23] = True  # 7 of the last
-    assert np.flatnonzero(finding_cells(masks, (3, 3))[0]).tolist() == [4]
 
 
 def test_the_digest_depends_on_pictures_and_truths() -> None:
@@ -151,12 +128,41 @@ def test_questions_that_share_a_picture_are_learnt_as_if_each_stood_alone(maker:
         max_position_embeddings=256,
     )
     model = Chameleon(config).double()
-    is_text = torch.from_numpy(VOCABULARY.is_text)
-    together, _, _ = loss_of(model, maker._pad([maker.questions(turns, 3)]), is_text, PHASE)
+    targets = Targets.of(VOCABULARY)
+    together, _, _ = loss_of(model, maker._pad([maker.questions(turns, 3)]), targets)
     total = weight = 0.0
     for user, answer in turns:
         alone = maker.sequence([(f"{IMAGE}{user}", answer)], 3)
         learnt = int((alone.labels >= 0).sum())
-        total += learnt * loss_of(model, maker._pad([alone]), is_text, PHASE)[0].item()
+        total += learnt * loss_of(model, maker._pad([alone]), targets)[0].item()
         weight += learnt
     assert together.item() == pytest.approx(total / weight, rel=1e-6)
+
+
+def test_codes_are_learnt_among_codes_alone_and_the_forced_end_of_a_picture_not_at_all(
+    maker: SequenceMaker,
+) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=VOCABULARY.size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=256,
+    )
+    model = Chameleon(config).double()
+    batch = maker._pad([maker.sequence([("Draw it.", IMAGE)], 2)])
+    loss, text, picture = loss_of(model, batch, Targets.of(VOCABULARY))
+    logits = model(torch.from_numpy(batch.ids))[0]
+    start = batch.ids[0].tolist().index(VOCABULARY.begin_image)
+    spans = logits[start : start + CELLS][:, VOCABULARY.code_ids]
+    expected = torch.nn.functional.cross_entropy(
+        spans, torch.from_numpy(maker.codes[2].astype(np.int64)), reduction="none"
+    )
+    assert picture.item() == pytest.approx(expected.mean().item())
+    begin = -torch.log_softmax(logits[start - 1], 0)[VOCABULARY.begin_image]
+    end = -torch.log_softmax(logits[start + CELLS + 1], 0)[VOCABULARY.eos]
+    assert text.item() == pytest.approx(((begin + end) / 2).item())
+    assert loss.item() == pytest.approx(((expected.sum() + begin + end) / (CELLS + 2)).item())
