@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     # Language model
     max_batch: int = Field(32, ge=1, le=4096, description="sequences in one step, companions included")
     kv_cache_bytes: int = Field(512 * MIB, ge=MIB)
+    prefill_tokens: int = Field(
+        2048, ge=16, le=1 << 20, description="prompt tokens read in one step; running answers wait meanwhile"
+    )
 
     # Interactions
     store: bool = Field(True, description="keep interactions")

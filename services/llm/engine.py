@@ -2,7 +2,7 @@
 
     submit ─► WaitingLine ─► Scheduler.step ─► Mailbox ─► Stream
               priorities     rows of a Batch   events
-                             Decoding draws
+                             Computer reads, Decoding draws
 
 Callers' threads touch the waiting line and the mailboxes alone; the rest belongs to the step loop.
 """
@@ -31,11 +31,13 @@ from services.errors import (
     Unavailable,
     internal_error,
 )
+from services.llm.attention import attention_for
 from services.llm.batch import Batch
+from services.llm.compute import Computer
 from services.llm.decoding import Decoding
 from services.llm.events import Answer, Finish, Picture, Text
-from services.llm.kv_cache import KVCache
-from services.llm.load import load_model
+from services.llm.kv_cache import KVCache, blocks_for
+from services.llm.load import load_state
 from services.llm.request import GenerationRequest, Job
 from services.llm.runner import Runner
 from services.llm.scheduler import Scheduler
@@ -52,28 +54,41 @@ GUIDED_ROWS = 3  # rows of one sequence under full guidance
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A snapshot; totals count from the engine's start."""
+    """A snapshot; totals count from the engine's start.
+
+    `blocks` are those of the cache, `blocks_held` by running sequences, `blocks_cached` of which the content can be
+    found again; `read_tokens` are those that the model read, `cached_tokens` prompt tokens that it need not.
+    """
 
     waiting: int
     active: int
     rows: int
     capacity: int
+    blocks: int
+    blocks_held: int
+    blocks_cached: int
     steps: int
     prompt_tokens: int
+    cached_tokens: int
+    read_tokens: int
     text_tokens: int
+    code_tokens: int
     pictures: int
     finished: int
     failed: int
+    preempted: int
 
 
 class Engine:
     """Serves one model; safe to use from any thread and any event loop."""
 
-    def __init__(self, checkpoint: Checkpoint, runner: Runner, settings: Settings, rows: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, runner: Runner, settings: Settings, blocks: int | None = None
+    ) -> None:
         """Returns once the model has run.
 
         Args:
-            rows: sequences in one step, companions included; `from_checkpoint` fits them to the settings.
+            blocks: of the key-value cache; default: what the settings' bytes hold.
 
         Raises:
             InternalError: the model does not run on this device.
@@ -86,11 +101,24 @@ class Engine:
             checkpoint.codes_per_image,
         )
         threads = settings.threads or os.cpu_count() or 1
-        self._batch = Batch(runner.config, rows, runner.dtype, runner.device)
-        decoding = Decoding(runner, checkpoint.vocabulary, self._batch, threads)
+        rows = settings.max_batch
+        if blocks is None:
+            blocks = _blocks(checkpoint, settings, runner.dtype)
+        cache = KVCache(runner.config, blocks, runner.dtype, runner.device)
+        self._batch = Batch(runner.config, rows, cache)
+        decoding = Decoding(checkpoint.vocabulary, self._batch)
+        self._computer = Computer(runner, attention_for(cache, threads), checkpoint.vocabulary, rows, threads)
         self._condition = threading.Condition()
         self._waiting = WaitingLine(settings.llm.max_queued_requests)
-        self._scheduler = Scheduler(self._batch, decoding, self._limits, self._waiting, self._condition)
+        self._scheduler = Scheduler(
+            self._batch,
+            decoding,
+            self._computer,
+            self._limits,
+            self._waiting,
+            self._condition,
+            settings.prefill_tokens,
+        )
         self._stepping = threading.Lock()
         self._draining = self._stopping = False
         self._failure: MedMaxError | None = None
@@ -112,17 +140,11 @@ class Engine:
         if settings.device is Device.CUDA and not torch.cuda.is_available():
             raise ConfigurationError("no CUDA device is available; use cpu", field="MEDMAX_DEVICE")
         dtype = dtype_of(settings)
-        per_row = KVCache.bytes_per_row(checkpoint.config, dtype)
-        rows = min(settings.max_batch, settings.kv_cache_bytes // per_row)
         if settings.max_batch < GUIDED_ROWS:
             raise ConfigurationError(f"must be at least {GUIDED_ROWS}", field="MEDMAX_MAX_BATCH")
-        if rows < GUIDED_ROWS:
-            raise ConfigurationError(
-                f"must be at least {GUIDED_ROWS * per_row}, one guided answer of this model",
-                field="MEDMAX_KV_CACHE_BYTES",
-            )
-        runner = Runner(load_model(checkpoint, str(settings.device), dtype))
-        return cls(checkpoint, runner, settings, rows)
+        _blocks(checkpoint, settings, dtype)
+        runner = Runner(checkpoint.config, load_state(checkpoint, str(settings.device), dtype))
+        return cls(checkpoint, runner, settings)
 
     # Callers' side
 
@@ -181,8 +203,11 @@ class Engine:
         return EngineStats(
             waiting=len(self._waiting),
             active=len(self._scheduler.active),
-            rows=len(self._batch.rows),
+            rows=self._batch.rows,
             capacity=self._batch.capacity,
+            blocks=self._batch.pool.size,
+            blocks_held=self._batch.pool.held,
+            blocks_cached=self._batch.pool.registered,
             **asdict(self._scheduler.counts),
         )
 
@@ -221,7 +246,7 @@ class Engine:
     def _run(self) -> None:
         try:
             with torch.inference_mode():
-                self._scheduler.warm_up()
+                self._computer.warm_up()
                 self._ready.set()
                 while self._wait_for_work():
                     with self._stepping:
@@ -263,6 +288,23 @@ def _collect(mailbox: Mailbox) -> Answer:
             return Answer(tuple(parts), event)
         parts.append(event)
     raise internal_error()  # woken without an end: cannot happen
+
+
+def _blocks(checkpoint: Checkpoint, settings: Settings, dtype: torch.dtype) -> int:
+    """Cache blocks that the settings' bytes hold.
+
+    Raises:
+        ConfigurationError: they do not hold one guided answer.
+    """
+    per_block = KVCache.bytes_per_block(checkpoint.config, dtype)
+    least = GUIDED_ROWS * blocks_for(checkpoint.config.context)
+    if settings.kv_cache_bytes // per_block < least:
+        raise ConfigurationError(
+            f"must be at least {least * per_block}, one guided answer of this model",
+            field="MEDMAX_KV_CACHE_BYTES",
+        )
+    # More than this many no batch can fill.
+    return min(settings.kv_cache_bytes // per_block, 2 * settings.max_batch * blocks_for(checkpoint.config.context))
 
 
 def dtype_of(settings: Settings) -> torch.dtype:

@@ -47,7 +47,7 @@ class SamplingRequest:
 class GenerationRequest:
     """One answer to one prompt; the fields' limits are those of `medmax.v1.LanguageModelGenerateRequest`.
 
-    `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand.
+    `caller` is who asks, for fair shares; `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand.
     """
 
     prompt_ids: Sequence[int] | NDArray[np.int64]
@@ -60,6 +60,7 @@ class GenerationRequest:
     priority: Priority = Priority.ROUTINE
     deadline: Deadline | None = None
     any_pictures: bool = False
+    caller: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,4 @@ class Job:
     top_logprobs: int | None
     priority: Priority
     deadline: Deadline | None
+    caller: str = ""

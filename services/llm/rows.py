@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,11 +11,9 @@ from services.checkpoint.config import ModelConfig
 
 
 class RowState:
-    """Tensors with one entry per row; rows in use come first, as in the key-value cache.
+    """Tensors with one entry per row.
 
     Attributes:
-        next_ids: int64 [rows], the id that the next step reads.
-        positions: int64 [rows], the position that id takes, which is the number of positions in the cache.
         tokens: int64 [rows, context], ids by position.
         seen: bool [rows, vocabulary], ids that the repetition penalty counts.
         uniform: float64 [rows, context], the row's own random numbers by position.
@@ -25,8 +25,6 @@ class RowState:
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(rows, *shape, dtype=dtype, device=device)
 
-        self.next_ids = zeros(dtype=torch.int64)
-        self.positions = zeros(dtype=torch.int64)
         self.image_limit = zeros(dtype=torch.int64)
         self.tokens = zeros(config.context, dtype=torch.int64)
         self.seen = zeros(config.vocab_size, dtype=torch.bool)
@@ -34,8 +32,6 @@ class RowState:
         self.logprobs = zeros(config.context, dtype=torch.float32)
         self.entropies = zeros(config.context, dtype=torch.float32)
         self._all = (
-            self.next_ids,
-            self.positions,
             self.image_limit,
             self.tokens,
             self.seen,
@@ -44,7 +40,17 @@ class RowState:
             self.entropies,
         )
 
-    def move(self, source: int, target: int) -> None:
-        """Copy row `source` over row `target`."""
-        for tensor in self._all:
-            tensor[target] = tensor[source]
+    def begin(self, row: int, ids: Tensor) -> None:
+        """Row `row` holds `ids`, int64 [length], on the device, and nothing of whoever had it before."""
+        self.image_limit[row] = -1
+        self.seen[row] = False
+        self.tokens[row, : len(ids)] = ids
+        self.seen[row, ids] = True
+
+    def save(self, row: int) -> tuple[Tensor, ...]:
+        """A copy of all of a row, for `restore`."""
+        return tuple(tensor[row].clone() for tensor in self._all)
+
+    def restore(self, row: int, saved: Sequence[Tensor]) -> None:
+        for tensor, value in zip(self._all, saved, strict=True):
+            tensor[row] = value

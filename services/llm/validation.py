@@ -82,6 +82,7 @@ def resolve(request: GenerationRequest, limits: Limits) -> Job:
         top_logprobs=top,
         priority=request.priority,
         deadline=request.deadline,
+        caller=request.caller,
     )
 
 

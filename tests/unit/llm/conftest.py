@@ -8,7 +8,7 @@ import torch
 from services.checkpoint import Checkpoint, open_checkpoint
 from services.config import Settings
 from services.llm.engine import Engine
-from services.llm.load import load_model
+from services.llm.load import load_model, load_state
 from services.llm.model import Chameleon
 from services.llm.runner import Runner
 from tests.support.tiny import tiny_checkpoint
@@ -45,9 +45,9 @@ def models(checkpoints: dict[str, Checkpoint]) -> dict[str, Chameleon]:
 @pytest.fixture(scope="session")
 def engines(checkpoints: dict[str, Checkpoint]) -> Iterator[dict[str, Engine]]:
     """In float64: with float32, one token in some ten thousand is a tie within rounding, which either side may win."""
-    settings = Settings(threads=1)
+    settings = Settings(threads=1, max_batch=10)
     engines = {
-        name: Engine(c, Runner(load_model(c, dtype=torch.float64)), settings, rows=10)
+        name: Engine(c, Runner(c.config, load_state(c, dtype=torch.float64)), settings)
         for name, c in checkpoints.items()
     }
     yield engines

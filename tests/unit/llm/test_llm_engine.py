@@ -22,7 +22,7 @@ from services.errors import (
     Overloaded,
     Unavailable,
 )
-from services.llm.decoding import Decoding
+from services.llm.compute import Computer, Work
 from services.llm.engine import Engine
 from services.llm.events import Answer, Finish, FinishReason, Picture, Text
 from services.llm.model import Chameleon
@@ -441,7 +441,7 @@ def test_logits_that_are_not_finite_fail_their_sequence_and_spoil_no_later_one(
     short = GenerationRequest(prompt(checkpoint, "hi"), TEXT, 12, sampling=LONG)
     long = GenerationRequest([*prompt(checkpoint), *[60] * 80], TEXT, 12, sampling=LONG)
     expected = small.generate_batch([short, long])
-    poison, runner = checkpoint.vocabulary.encode("~")[0], small._scheduler._decoding._runner
+    poison, runner = checkpoint.vocabulary.encode("~")[0], small._computer.runner
     healthy = runner.embedding.clone()
     runner.embedding[poison] = torch.nan
     for mode in (TEXT, IMAGE):
@@ -461,10 +461,10 @@ async def test_a_failing_step_loop_fails_every_caller_and_refuses_new_work(
     tasks = [asyncio.create_task(collect(engine.submit(request))) for _ in range(3)]
     await asyncio.sleep(0.05)
 
-    def broken(reading: int) -> torch.Tensor:
+    def broken(work: Work) -> None:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(engine._scheduler._decoding, "read", broken)
+    monkeypatch.setattr(engine._scheduler, "_compute", broken)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(o) for o in outcomes] == [InternalError] * 3
     assert "device lost" not in str(outcomes[0])
@@ -478,10 +478,10 @@ async def test_a_failing_step_loop_fails_every_caller_and_refuses_new_work(
 def test_a_model_that_does_not_run_is_found_out_at_the_start(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Decoding) -> None:
+    def broken(self: Computer) -> None:
         raise RuntimeError("no kernel for this device")
 
-    monkeypatch.setattr(Decoding, "warm_up", broken)
+    monkeypatch.setattr(Computer, "warm_up", broken)
     with pytest.raises(InternalError):
         Engine.from_checkpoint(checkpoint, Settings(threads=1))
 
