@@ -97,8 +97,12 @@ class Settings(BaseSettings):
     batch_wait_ms: float = Field(2, ge=0, le=1000)
 
     # Language model
+    tensor_parallel: int = Field(
+        1, ge=1, le=64, description="processes, one a GPU, that share one replica's model"
+    )
     max_batch: int = Field(32, ge=1, le=4096, description="sequences in one step, companions included")
     kv_cache_bytes: int = Field(512 * MIB, ge=MIB)
+    prefix_cache: bool = Field(True, description="read what prompts have in common once")
     prefill_tokens: int = Field(
         2048, ge=16, le=1 << 20, description="prompt tokens read in one step; running answers wait meanwhile"
     )

@@ -140,7 +140,7 @@ def _generate(settings: Settings, request: GenerationRequest) -> tuple[list[int]
     blocks = GUIDED_ROWS * blocks_for(checkpoint.config.context)
     memory = blocks * KVCache.bytes_per_block(checkpoint.config, dtype_of(settings))
     settings = settings.model_copy(update={"max_batch": GUIDED_ROWS, "kv_cache_bytes": memory})
-    engine = Engine.from_checkpoint(checkpoint, settings)
+    engine = Engine(checkpoint, settings)
     try:
         answer: Answer = engine.generate_batch([request])[0]
     finally:

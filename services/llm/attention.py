@@ -106,7 +106,11 @@ class CpuAttention(Attention):
 
     def _store(self, keys: Tensor, values: Tensor, k: Tensor, v: Tensor, step: Step) -> None:
         self._loops.store(
-            _raw(k), _raw(v), _raw(keys), _raw(values), *(t.numpy() for t in (step.tables, step.rows, step.positions))
+            _raw(k),
+            _raw(v),
+            _raw(keys),
+            _raw(values),
+            *(t.numpy() for t in (step.tables, step.rows, step.positions)),
         )
 
     def _singles(self, keys: Tensor, values: Tensor, q: Tensor, mixed: Tensor, step: Step) -> None:

@@ -29,8 +29,9 @@ class Batch:
         blocks: int64 [capacity], how many blocks each row has.
     """
 
-    def __init__(self, config: ModelConfig, rows: int, cache: KVCache) -> None:
-        self.capacity, self.cache = rows, cache
+    def __init__(self, config: ModelConfig, rows: int, cache: KVCache, *, reuse: bool = True) -> None:
+        """reuse: whether rows may share the blocks of a common prefix."""
+        self.capacity, self.cache, self._reuse = rows, cache, reuse
         self.device = cache.keys.device
         self.pool = BlockPool(cache.keys.shape[1], BLOCK)
         self.state = RowState(config, rows, self.device)
@@ -60,7 +61,7 @@ class Batch:
             self.state.begin(row.index, torch.from_numpy(ids).to(self.device))
         else:
             self.state.restore(row.index, saved)
-        row.keys = prefix_keys(ids, BLOCK)
+        row.keys = prefix_keys(ids, BLOCK) if self._reuse else []
         # The last id is always read: what follows is drawn from its hidden state.
         row.blocks = self.pool.find(row.keys[: (len(ids) - 1) // BLOCK])
         row.registered = len(row.blocks)
@@ -100,8 +101,9 @@ class Batch:
 
     def register_all(self, row: Row) -> None:
         """As `register`, generated ids included."""
-        row.keys = prefix_keys(self.ids(row), BLOCK)
-        self.register(row)
+        if self._reuse:
+            row.keys = prefix_keys(self.ids(row), BLOCK)
+            self.register(row)
 
     def spoil(self, row: Row) -> None:
         """The row's numbers are not to be trusted: forget and wipe the blocks that it alone holds."""

@@ -122,9 +122,7 @@ class BlockPool:
             "a block is neither free nor held": len(free) + len(kept) + len(owned) != self.size,
             "a free block has content": any(self._hash[index] is not None for index in free),
             "a kept block has no content": any(self._hash[index] is None for index in kept),
-            "the index of contents is wrong": any(
-                self._hash[i] != key for key, i in self._by_hash.items()
-            )
+            "the index of contents is wrong": any(self._hash[i] != key for key, i in self._by_hash.items())
             or sum(key is not None for key in self._hash) != len(self._by_hash),
         }
         return [name for name, present in checks.items() if present]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.checkpoint import Vocabulary
+from services.checkpoint.config import ModelConfig
 from services.llm.attention import Attention
 from services.llm.group import joined
-from services.llm.runner import Runner
 from services.llm.kv_cache import BLOCK, blocks_for
+from services.llm.runner import Runner
 from services.llm.step import Chunk, Step
 
 _WORTH_SHARING = 50_000_000  # multiplications of one step
@@ -36,7 +38,9 @@ class Work:
 class Computer:
     """A rank's part of the model, with the hidden state at each row's last token. Use from one thread."""
 
-    def __init__(self, runner: Runner, attention: Attention, vocabulary: Vocabulary, rows: int, threads: int) -> None:
+    def __init__(
+        self, runner: Runner, attention: Attention, vocabulary: Vocabulary, rows: int, threads: int
+    ) -> None:
         """threads: torch threads for work that is worth sharing."""
         self.runner, self.attention, self._threads = runner, attention, threads
         device = runner.device
@@ -50,24 +54,6 @@ class Computer:
         self._code_places = mine.nonzero().flatten()
         self._code_head = runner.head[codes[mine] - first].contiguous()
         self._codes = len(codes)
-
-    def warm_up(self) -> None:
-        """Run the model once, so that no caller waits for what libraries set up on first use."""
-        rows = torch.zeros(1, dtype=torch.int64, device=self.runner.device)
-        table = torch.zeros(1, blocks_for(self.runner.config.context), dtype=torch.int32, device=rows.device)
-        for count in (BLOCK, 1):
-            step = Step(
-                ids=rows.repeat(count),
-                rows=rows.repeat(count),
-                positions=torch.arange(count, device=rows.device),
-                tables=table,
-                singles=count if count == 1 else 0,
-                extent=1,
-                chunks=() if count == 1 else (Chunk(0, count, 0, 0),),
-                last=rows + count - 1,
-                ends=rows,
-            )
-            self(Work(step, rows, rows))
 
     def __call__(self, work: Work) -> tuple[Tensor | None, Tensor | None]:
         """Logits of text [n, vocabulary] and of codes [m, codes], float32 or wider; None where nobody draws."""
@@ -89,6 +75,25 @@ class Computer:
         threads = self._threads if ids * self.runner.parameters > _WORTH_SHARING else 1
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
+
+
+def trials(config: ModelConfig, device: torch.device) -> Iterator[Work]:
+    """Steps of a prompt and of a single id that touch nothing in use, to make the first real ones as fast as the rest."""
+    rows = torch.zeros(1, dtype=torch.int64, device=device)
+    table = torch.zeros(1, blocks_for(config.context), dtype=torch.int32, device=device)
+    for count in (BLOCK, 1):
+        step = Step(
+            ids=rows.repeat(count),
+            rows=rows.repeat(count),
+            positions=torch.arange(count, device=device),
+            tables=table,
+            singles=count if count == 1 else 0,
+            extent=1,
+            chunks=() if count == 1 else (Chunk(0, count, 0, 0),),
+            last=rows + count - 1,
+            ends=rows,
+        )
+        yield Work(step, rows, rows)
 
 
 def _wide(logits: Tensor) -> Tensor:

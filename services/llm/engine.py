@@ -31,16 +31,15 @@ from services.errors import (
     Unavailable,
     internal_error,
 )
-from services.llm.attention import attention_for
 from services.llm.batch import Batch
-from services.llm.compute import Computer
+from services.llm.compute import trials
 from services.llm.decoding import Decoding
 from services.llm.events import Answer, Finish, Picture, Text
+from services.llm.group import Alone
 from services.llm.kv_cache import KVCache, blocks_for
-from services.llm.load import load_state
+from services.llm.parallel import Part, Team
 from services.llm.request import GenerationRequest, Job
-from services.llm.runner import Runner
-from services.llm.scheduler import Scheduler
+from services.llm.scheduler import Compute, Scheduler
 from services.llm.sequence import Sequence
 from services.llm.stream import Mailbox, Stream, ring_all
 from services.llm.text import TextAssembler
@@ -83,16 +82,30 @@ class Engine:
     """Serves one model; safe to use from any thread and any event loop."""
 
     def __init__(
-        self, checkpoint: Checkpoint, runner: Runner, settings: Settings, blocks: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        *,
+        dtype: torch.dtype | None = None,
+        blocks: int | None = None,
     ) -> None:
-        """Returns once the model has run.
+        """Loads the weights and returns once the model has run.
 
         Args:
-            blocks: of the key-value cache; default: what the settings' bytes hold.
+            dtype: of weights and cache, where it is not what the settings say.
+            blocks: of the key-value cache, where they are not as many as the settings' bytes hold.
 
         Raises:
+            CheckpointError: the weights are incomplete or damaged, or do not divide among the ranks.
+            ConfigurationError: the cache cannot hold one guided sequence, or there is no such device.
+            Unavailable: a tensor-parallel rank did not start.
             InternalError: the model does not run on this device.
         """
+        if settings.device is Device.CUDA and not torch.cuda.is_available():
+            raise ConfigurationError("no CUDA device is available; use cpu", field="MEDMAX_DEVICE")
+        if settings.max_batch < GUIDED_ROWS:
+            raise ConfigurationError(f"must be at least {GUIDED_ROWS}", field="MEDMAX_MAX_BATCH")
+        dtype = dtype or dtype_of(settings)
         self.checkpoint, self._vocabulary = checkpoint, checkpoint.vocabulary
         self._limits = Limits(
             checkpoint.vocabulary,
@@ -100,20 +113,30 @@ class Engine:
             checkpoint.config.context,
             checkpoint.codes_per_image,
         )
-        threads = settings.threads or os.cpu_count() or 1
-        rows = settings.max_batch
-        if blocks is None:
-            blocks = _blocks(checkpoint, settings, runner.dtype)
-        cache = KVCache(runner.config, blocks, runner.dtype, runner.device)
-        self._batch = Batch(runner.config, rows, cache)
+        part = Part(
+            checkpoint,
+            settings.tensor_parallel,
+            str(settings.device),
+            dtype,
+            settings.max_batch,
+            blocks or _blocks(checkpoint, settings, dtype),
+            settings.threads or os.cpu_count() or 1,
+        )
+        self._team: Team | None = None
+        if part.size > 1:
+            self._team = Team(part)
+            self._computer, cache = self._team.computer, self._team.cache
+        else:
+            self._computer, cache = part.build(Alone())
+        self._compute: Compute = self._team or self._computer
+        self._batch = Batch(checkpoint.config, settings.max_batch, cache, reuse=settings.prefix_cache)
         decoding = Decoding(checkpoint.vocabulary, self._batch)
-        self._computer = Computer(runner, attention_for(cache, threads), checkpoint.vocabulary, rows, threads)
         self._condition = threading.Condition()
         self._waiting = WaitingLine(settings.llm.max_queued_requests)
         self._scheduler = Scheduler(
             self._batch,
             decoding,
-            self._computer,
+            self._compute,
             self._limits,
             self._waiting,
             self._condition,
@@ -128,23 +151,6 @@ class Engine:
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, settings: Settings) -> Engine:
-        """An engine on `settings.device` whose cache takes at most `settings.kv_cache_bytes`.
-
-        Raises:
-            CheckpointError: the weights are incomplete or damaged.
-            ConfigurationError: the cache cannot hold one guided sequence, or there is no such device.
-        """
-        if settings.device is Device.CUDA and not torch.cuda.is_available():
-            raise ConfigurationError("no CUDA device is available; use cpu", field="MEDMAX_DEVICE")
-        dtype = dtype_of(settings)
-        if settings.max_batch < GUIDED_ROWS:
-            raise ConfigurationError(f"must be at least {GUIDED_ROWS}", field="MEDMAX_MAX_BATCH")
-        _blocks(checkpoint, settings, dtype)
-        runner = Runner(checkpoint.config, load_state(checkpoint, str(settings.device), dtype))
-        return cls(checkpoint, runner, settings)
 
     # Callers' side
 
@@ -217,6 +223,8 @@ class Engine:
             raise Unavailable(f"the language model has stopped: {self._failure.message}")
         if not self._thread.is_alive():
             raise Unavailable("the language model is going down")
+        if self._team is not None:
+            self._team.check()
 
     def check_integrity(self) -> None:
         """Check that every row in use belongs to a live sequence, and that reservations cover what is in use.
@@ -236,6 +244,8 @@ class Engine:
             self._stopping = True
             self._condition.notify_all()
         self._thread.join()
+        if self._team is not None:
+            self._team.close()
 
     @property
     def _idle(self) -> bool:
@@ -246,7 +256,8 @@ class Engine:
     def _run(self) -> None:
         try:
             with torch.inference_mode():
-                self._computer.warm_up()
+                for work in trials(self.checkpoint.config, self._batch.device):
+                    self._compute(work)
                 self._ready.set()
                 while self._wait_for_work():
                     with self._stepping:
@@ -296,7 +307,7 @@ def _blocks(checkpoint: Checkpoint, settings: Settings, dtype: torch.dtype) -> i
     Raises:
         ConfigurationError: they do not hold one guided answer.
     """
-    per_block = KVCache.bytes_per_block(checkpoint.config, dtype)
+    per_block = KVCache.bytes_per_block(checkpoint.config, dtype, settings.tensor_parallel)
     least = GUIDED_ROWS * blocks_for(checkpoint.config.context)
     if settings.kv_cache_bytes // per_block < least:
         raise ConfigurationError(
@@ -304,7 +315,9 @@ def _blocks(checkpoint: Checkpoint, settings: Settings, dtype: torch.dtype) -> i
             field="MEDMAX_KV_CACHE_BYTES",
         )
     # More than this many no batch can fill.
-    return min(settings.kv_cache_bytes // per_block, 2 * settings.max_batch * blocks_for(checkpoint.config.context))
+    return min(
+        settings.kv_cache_bytes // per_block, 2 * settings.max_batch * blocks_for(checkpoint.config.context)
+    )
 
 
 def dtype_of(settings: Settings) -> torch.dtype:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
-from torch import distributed
+from torch import Tensor, distributed
 
 
 class Group(ABC):

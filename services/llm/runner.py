@@ -75,9 +75,7 @@ class Runner:
         self._layers = [_Weights.of(left, index) for index in range(config.num_hidden_layers)]
         # Products want float32 norms' precision only in the scale; the rest stays in the weights' type.
         self._rotary = Rotary(config)
-        _, self.first_id, self._end_id = bounds(
-            config, "model.embed_tokens.weight", self.group.rank, size
-        )
+        _, self.first_id, self._end_id = bounds(config, "model.embed_tokens.weight", self.group.rank, size)
 
     @property
     def parameters(self) -> int:

@@ -175,7 +175,8 @@ class Scheduler:
         """Take a sequence's rows and blocks away; it goes on from the same state when there is room."""
         self.counts.preempted += 1
         sequence.stashed = [
-            Stashed(row, self._batch.ids(row).copy(), self._batch.state.save(row.index)) for row in sequence.rows
+            Stashed(row, self._batch.ids(row).copy(), self._batch.state.save(row.index))
+            for row in sequence.rows
         ]
         for row in sequence.rows:
             self._batch.remove(row)
@@ -209,20 +210,30 @@ class Scheduler:
                 self._fail(sequence, _reason(sequence))
 
     def _admit(self) -> None:
-        """Take in waiting sequences while rows and blocks are free."""
+        """Take in waiting sequences while rows and blocks are free, or are held by others of lower priority."""
         while True:
             with self._lock:
                 first = self._waiting.first
-                if first is None or self._reserved + first.rows_needed > self._batch.capacity:
+                if first is None:
                     return
-                if self.active and not (self._has_room(first) and self._prefix_is_there(first)):
-                    return
-                sequence = self._waiting.pop()
-                self.active.append(sequence)
-            self._start(sequence)
+                room = self._has_room(first)
+                if room:
+                    if not self._prefix_is_there(first):
+                        return
+                    self.active.append(self._waiting.pop())
+            if room:
+                self._start(first)
+            elif self._ranked()[-1].job.priority < first.job.priority:
+                self._preempt(self._ranked()[-1])
+            else:
+                return
 
     def _has_room(self, sequence: Sequence) -> bool:
-        """Whether blocks are free for what the sequence has to read at once, and one for each running row."""
+        """Whether rows are free, and blocks for what the sequence has to read at once and one for each running row."""
+        if self._reserved + sequence.rows_needed > self._batch.capacity:
+            return False
+        if not self.active:
+            return True
         ids = sum(len(part.ids) for part in sequence.stashed) or len(sequence.job.prompt)
         return blocks_for(ids + 1) + self._batch.rows <= self._batch.pool.available
 
@@ -402,9 +413,7 @@ class Scheduler:
                 s.companions and s.phase is not Phase.CODES for s in self.active
             ),
             "more read than known": any(batch.read[place] > batch.length[place] for place in places),
-            "ids read without a block": any(
-                batch.read[row.index] > len(row.blocks) * BLOCK for row in owned
-            ),
+            "ids read without a block": any(batch.read[row.index] > len(row.blocks) * BLOCK for row in owned),
         }
         found = [name for name, present in problems.items() if present]
         found += batch.pool.problems([block for row in owned for block in row.blocks])

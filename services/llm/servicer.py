@@ -50,9 +50,7 @@ class LanguageModelServicer:
             CheckpointError: the checkpoint is incomplete or damaged.
             ConfigurationError: the settings do not fit it.
         """
-        return cls(
-            Engine.from_checkpoint(open_checkpoint(settings.checkpoint, settings.vqgan), settings), settings
-        )
+        return cls(Engine(open_checkpoint(settings.checkpoint, settings.vqgan), settings), settings)
 
     async def Generate(
         self, request: llm_pb2.LanguageModelGenerateRequest, context: Any = None

@@ -79,7 +79,7 @@ def small(checkpoint: Checkpoint) -> Iterator[Engine]:
     """An engine of its own with three rows and a line of four."""
     settings = Settings(threads=1, max_batch=3)
     settings.llm.max_queued_requests = 4
-    engine = Engine.from_checkpoint(checkpoint, settings)
+    engine = Engine(checkpoint, settings)
     yield engine
     engine.close(0)
 
@@ -455,7 +455,7 @@ def test_logits_that_are_not_finite_fail_their_sequence_and_spoil_no_later_one(
 async def test_a_failing_step_loop_fails_every_caller_and_refuses_new_work(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.from_checkpoint(checkpoint, Settings(threads=1, max_batch=3))
+    engine = Engine(checkpoint, Settings(threads=1, max_batch=3))
     slow(engine, monkeypatch)
     request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG)
     tasks = [asyncio.create_task(collect(engine.submit(request))) for _ in range(3)]
@@ -478,16 +478,16 @@ async def test_a_failing_step_loop_fails_every_caller_and_refuses_new_work(
 def test_a_model_that_does_not_run_is_found_out_at_the_start(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Computer) -> None:
+    def broken(self: Computer, work: Work) -> None:
         raise RuntimeError("no kernel for this device")
 
-    monkeypatch.setattr(Computer, "warm_up", broken)
+    monkeypatch.setattr(Computer, "__call__", broken)
     with pytest.raises(InternalError):
-        Engine.from_checkpoint(checkpoint, Settings(threads=1))
+        Engine(checkpoint, Settings(threads=1))
 
 
 async def test_closing_lets_the_accepted_finish_and_refuses_the_rest(checkpoint: Checkpoint) -> None:
-    engine = Engine.from_checkpoint(checkpoint, Settings(threads=1))
+    engine = Engine(checkpoint, Settings(threads=1))
     request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG)
     task = asyncio.create_task(collect(engine.submit(request)))
     await asyncio.sleep(0)
@@ -502,7 +502,7 @@ async def test_closing_lets_the_accepted_finish_and_refuses_the_rest(checkpoint:
 async def test_closing_without_patience_fails_what_runs(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.from_checkpoint(checkpoint, Settings(threads=1))
+    engine = Engine(checkpoint, Settings(threads=1))
     slow(engine, monkeypatch)
     task = asyncio.create_task(
         collect(engine.submit(GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG)))
@@ -518,10 +518,10 @@ def test_a_cache_too_small_for_one_guided_answer_is_refused_with_the_size_needed
 ) -> None:
     big = replace(checkpoint, config=replace(checkpoint.config, max_position_embeddings=1 << 16))
     with pytest.raises(ConfigurationError, match="at least") as caught:
-        Engine.from_checkpoint(big, Settings(threads=1, kv_cache_bytes=1 << 20))
+        Engine(big, Settings(threads=1, kv_cache_bytes=1 << 20))
     assert caught.value.field == "MEDMAX_KV_CACHE_BYTES"
     with pytest.raises(ConfigurationError) as caught:
-        Engine.from_checkpoint(checkpoint, Settings(max_batch=2))
+        Engine(checkpoint, Settings(max_batch=2))
     assert caught.value.field == "MEDMAX_MAX_BATCH"
 
 
