@@ -102,6 +102,12 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(32, ge=1, le=4096, description="sequences in one step, companions included")
     kv_cache_bytes: int = Field(512 * MIB, ge=MIB)
+    speculative_codes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="image codes that one step may settle; 1 = no drafts. Pays where few answers run",
+    )
     prefix_cache: bool = Field(True, description="read what prompts have in common once")
     prefill_tokens: int = Field(
         2048, ge=16, le=1 << 20, description="prompt tokens read in one step; running answers wait meanwhile"

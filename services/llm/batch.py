@@ -26,17 +26,33 @@ class Batch:
     Attributes:
         length: int64 [capacity], ids known of each row.
         read: int64 [capacity], those of them whose keys and values are in the cache.
+        ahead: int64 [capacity], drafted ids beyond `length` that the next step reads as well.
         blocks: int64 [capacity], how many blocks each row has.
     """
 
-    def __init__(self, config: ModelConfig, rows: int, cache: KVCache, *, reuse: bool = True) -> None:
-        """reuse: whether rows may share the blocks of a common prefix."""
-        self.capacity, self.cache, self._reuse = rows, cache, reuse
+    def __init__(
+        self,
+        config: ModelConfig,
+        rows: int,
+        cache: KVCache,
+        *,
+        reuse: bool = True,
+        window: int = 1,
+        codes: int = 0,
+    ) -> None:
+        """
+        Args:
+            reuse: whether rows may share the blocks of a common prefix.
+            window: ids of a row whose hidden states one step may want; above 1, image codes are drafted.
+            codes: image codes that there are.
+        """
+        self.capacity, self.cache, self._reuse, self.window = rows, cache, reuse, window
         self.device = cache.keys.device
         self.pool = BlockPool(cache.keys.shape[1], BLOCK)
-        self.state = RowState(config, rows, self.device)
+        self.state = RowState(config, rows, self.device, window if window > 1 else 0, codes)
         self.length: NDArray[np.int64] = np.zeros(rows, np.int64)
         self.read: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.ahead: NDArray[np.int64] = np.zeros(rows, np.int64)
         self.blocks: NDArray[np.int64] = np.zeros(rows, np.int64)
         self._tables = np.zeros((rows, blocks_for(config.context)), np.int32)
         self._free = list(range(rows - 1, -1, -1))
@@ -75,6 +91,7 @@ class Batch:
         for block in row.blocks:
             self.pool.release(block)
         self._free.append(row.index)
+        self.ahead[row.index] = 0
         row.index, row.blocks, row.keys, row.registered = -1, [], [], 0
 
     def ids(self, row: Row) -> NDArray[np.int64]:
@@ -113,23 +130,33 @@ class Batch:
                 self.cache.clear(block)
 
     def step(self, places: NDArray[np.int64], counts: NDArray[np.int64]) -> Step:
-        """The step that reads `counts` more ids of the rows `places`, each at least one; advances `read`."""
+        """The step that reads `counts` more ids of the rows `places`, each at least one; advances `read`.
+
+        Of a row that is then read as far as it is known, the hidden state of the last id is wanted, and of every draft.
+        """
         # Rows that attend in one piece go last.
         long = counts >= _CHUNK
         if long.any():
             order = np.argsort(long, kind="stable")
             places, counts, long = places[order], counts[order], long[order]
         starts = np.cumsum(counts) - counts
-        read = self.read[places]
+        read, length, ahead = self.read[places], self.length[places], self.ahead[places]
         rows = np.repeat(places, counts)
         positions = np.arange(len(rows)) + np.repeat(read - starts, counts)
         chunks = tuple(
             Chunk(int(starts[i]), int(counts[i]), int(places[i]), int(read[i])) for i in np.flatnonzero(long)
         )
         singles = chunks[0].start if chunks else len(rows)
-        self.read[places] = read + counts
-        whole = self.read[places] == self.length[places]
-        on_device = [torch.from_numpy(a).to(self.device) for a in (rows, positions)]
+        self.read[places] = np.minimum(read + counts, length)
+        wanted = np.where(read + counts == length + ahead, ahead + 1, 0)
+        within = np.arange(wanted.sum()) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+        arrays = (
+            rows,
+            positions,
+            np.repeat(starts + counts - wanted, wanted) + within,
+            np.repeat(places * self.window, wanted) + within,
+        )
+        on_device = [torch.from_numpy(array).to(self.device) for array in arrays]
         return Step(
             ids=self.state.tokens[on_device[0], on_device[1]],
             rows=on_device[0],
@@ -138,6 +165,6 @@ class Batch:
             singles=singles,
             extent=int(positions[:singles].max()) + 1 if singles else 0,
             chunks=chunks,
-            last=torch.from_numpy((starts + counts - 1)[whole]).to(self.device),
-            ends=torch.from_numpy(places[whole]).to(self.device),
+            last=on_device[2],
+            ends=on_device[3],
         )

@@ -26,8 +26,8 @@ class Work:
 
     Attributes:
         step: what is read; None where only logits are wanted.
-        text: int64 [n], rows that draw text; empty where there are none.
-        codes: int64 [m], rows whose logits are mixed for an image code.
+        text: int64 [n], places of kept hidden states (`Step.ends`) from which text is drawn; may be empty.
+        codes: int64 [m], those from which image codes are.
     """
 
     step: Step | None
@@ -39,12 +39,14 @@ class Computer:
     """A rank's part of the model, with the hidden state at each row's last token. Use from one thread."""
 
     def __init__(
-        self, runner: Runner, attention: Attention, vocabulary: Vocabulary, rows: int, threads: int
+        self, runner: Runner, attention: Attention, vocabulary: Vocabulary, places: int, threads: int
     ) -> None:
-        """threads: torch threads for work that is worth sharing."""
+        """
+        places: hidden states that are kept.
+        threads: torch threads for work that is worth sharing."""
         self.runner, self.attention, self._threads = runner, attention, threads
         device = runner.device
-        self._hidden = torch.zeros(rows, runner.config.hidden_size, dtype=runner.dtype, device=device)
+        self._hidden = torch.zeros(places, runner.config.hidden_size, dtype=runner.dtype, device=device)
         first = runner.first_id
         ids = torch.arange(first, first + len(runner.head), device=device)
         self._ids = ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from services.checkpoint import Vocabulary
 from services.llm.batch import Batch
 from services.llm.plan import CodePlan, Plan, TextPlan
 from services.llm.sampler import FORBIDDEN, assess, penalise, sample
+from services.llm.sequence import Sequence
+from services.llm.speculation import settle
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class Drawn:
     logprobs: list[float]
     entropies: list[float]
     top: list[list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How many codes a sequence that drafts got in one step, of how many that it might have."""
+
+    codes: int
+    width: int
 
 
 class Decoding:
@@ -40,20 +51,40 @@ class Decoding:
         text[1, vocabulary.begin_image] = 0
         self._text_masks = text  # [may not begin a picture, may]
 
-    def draw(self, plan: Plan, text: Tensor | None, codes: Tensor | None) -> Drawn | None:
-        """Draw and note the next id of every row of the plan; image codes stay on the device.
+    def draw(
+        self, plan: Plan, text: Tensor | None, codes: Tensor | None
+    ) -> tuple[Drawn | None, list[Settled]]:
+        """Draw and note the next ids of every row of the plan; image codes stay on the device.
 
         Args:
             text: logits of the text rows, [n, vocabulary].
             codes: logits of the streams, [m, codes].
         """
         drawn = self._text(plan.text, text) if plan.text and text is not None else None
-        if plan.codes and codes is not None:
-            self._codes(plan.codes, codes)
+        settled: list[Settled] = []
+        if codes is not None:
+            split = len(plan.codes.streams) if plan.codes else 0
+            if plan.codes:
+                self._codes(plan.codes, codes[:split])
+            if plan.drafted:
+                settled = self._drafted(plan.drafted, codes[split:])
         if plan.closing:
             self._note(plan.closing_rows, torch.full_like(plan.closing_rows, self._end_image))
         self._batch.length[plan.advancing] += 1
-        return drawn
+        return drawn, settled
+
+    def begin_drafts(self, sequence: Sequence) -> None:
+        """Drafts for a picture's next codes, of which nothing is known yet: any code, evenly."""
+        state, window = self._batch.state, self._batch.window
+        count = len(self._code_ids)
+        uniform = torch.from_numpy(sequence.random.random(window)).to(self._batch.device)
+        drafts = (uniform * count).long().clamp(max=count - 1)
+        state.drafts[sequence.row.index] = drafts
+        state.draft_weights[sequence.row.index] = 1 / count
+        for row in sequence.rows:
+            length = int(self._batch.length[row.index])
+            ahead = min(window - 1, state.tokens.shape[1] - length)
+            state.tokens[row.index, length : length + ahead] = self._code_ids[drafts[:ahead]]
 
     def _positions(self, rows: Tensor) -> Tensor:
         """The positions that the next ids of `rows` take."""
@@ -85,8 +116,7 @@ class Decoding:
 
     def _codes(self, plan: CodePlan, logits: Tensor) -> None:
         state, rows = self._batch.state, plan.rows
-        if plan.weights is not None:
-            logits = (logits.view(len(rows), 3, -1) * plan.weights).sum(1)
+        logits = _mixed(plan, logits, 1).squeeze(1)
         positions = self._positions(rows)
         codes = sample(logits, plan.draw, state.uniform[rows, positions])
         ids = self._code_ids[codes]
@@ -94,3 +124,57 @@ class Decoding:
         _, picked, entropy = assess(logits, codes)
         state.logprobs[rows, positions] = picked.float()
         state.entropies[rows, positions] = entropy.float()
+
+    def _drafted(self, plan: CodePlan, logits: Tensor) -> list[Settled]:
+        batch, state, rows = self._batch, self._batch.state, plan.rows
+        window = batch.window
+        assert plan.width is not None
+        mixed = _mixed(plan, logits, window)
+        uniform = torch.from_numpy(np.stack([s.random.random((3, window)) for s in plan.sequences]))
+        codes, settled, drafts, weights = settle(
+            mixed,
+            state.drafts[rows],
+            state.draft_weights[rows],
+            plan.width,
+            plan.draw,
+            uniform.to(rows.device),
+        )
+        state.drafts[rows], state.draft_weights[rows] = drafts, weights
+        within = torch.arange(window, device=rows.device)
+        done = within < settled.unsqueeze(1)
+        flat, positions = mixed.flatten(0, 1), self._positions(rows).unsqueeze(1) + within
+        _, picked, entropy = assess(flat, codes.flatten())
+        owners = rows.unsqueeze(1).expand(-1, window)
+        state.logprobs[owners[done], positions[done]] = picked.view(done.shape)[done].float()
+        state.entropies[owners[done], positions[done]] = entropy.view(done.shape)[done].float()
+        self._write_ahead(plan, codes, settled, drafts)
+        found = [Settled(*pair) for pair in zip(settled.tolist(), plan.width.tolist(), strict=True)]
+        for sequence, one in zip(plan.sequences, found, strict=True):
+            for row in sequence.rows:
+                batch.length[row.index] += one.codes
+                batch.read[row.index] += one.codes - 1
+                batch.ahead[row.index] = 0
+        return found
+
+    def _write_ahead(self, plan: CodePlan, codes: Tensor, settled: Tensor, drafts: Tensor) -> None:
+        """Into every row that follows: the codes that hold, then the new drafts, as far as the row goes."""
+        state, window = self._batch.state, self._batch.window
+        line = torch.arange(2 * window, device=codes.device).expand(len(codes), -1)
+        split = settled.unsqueeze(1)
+        ids = self._code_ids[
+            torch.where(
+                line < split,
+                codes.gather(1, line.clamp(max=window - 1)),
+                drafts.gather(1, (line - split).clamp(0, window - 1)),
+            )
+        ]
+        places = self._positions(plan.followers).unsqueeze(1) + line[plan.leaders]
+        fits = (line < split + window - 1)[plan.leaders] & (places < state.tokens.shape[1])
+        owners = plan.followers.unsqueeze(1).expand_as(places)
+        state.tokens[owners[fits], places[fits]] = ids[plan.leaders][fits]
+
+
+def _mixed(plan: CodePlan, logits: Tensor, window: int) -> Tensor:
+    """Guided logits, [n, window, codes], of the streams' [n · streams · window, codes]."""
+    streams = logits.view(len(plan.rows), -1, window, logits.shape[-1])
+    return streams[:, 0] if plan.weights is None else (streams * plan.weights).sum(1)

@@ -56,7 +56,7 @@ class EngineStats:
     """A snapshot; totals count from the engine's start.
 
     `blocks` are those of the cache, `blocks_held` by running sequences, `blocks_cached` of which the content can be
-    found again; `read_tokens` are those that the model read, `cached_tokens` prompt tokens that it need not.
+    found again; `drafts_kept` of the `drafts_read` became codes of a picture; `read_tokens` are those that the model read, `cached_tokens` prompt tokens that it need not.
     """
 
     waiting: int
@@ -76,6 +76,8 @@ class EngineStats:
     finished: int
     failed: int
     preempted: int
+    drafts_read: int
+    drafts_kept: int
 
 
 class Engine:
@@ -118,7 +120,7 @@ class Engine:
             settings.tensor_parallel,
             str(settings.device),
             dtype,
-            settings.max_batch,
+            settings.max_batch * settings.speculative_codes,
             blocks or _blocks(checkpoint, settings, dtype),
             settings.threads or os.cpu_count() or 1,
         )
@@ -129,7 +131,14 @@ class Engine:
         else:
             self._computer, cache = part.build(Alone())
         self._compute: Compute = self._team or self._computer
-        self._batch = Batch(checkpoint.config, settings.max_batch, cache, reuse=settings.prefix_cache)
+        self._batch = Batch(
+            checkpoint.config,
+            settings.max_batch,
+            cache,
+            reuse=settings.prefix_cache,
+            window=settings.speculative_codes,
+            codes=checkpoint.vocabulary.n_codes,
+        )
         decoding = Decoding(checkpoint.vocabulary, self._batch)
         self._condition = threading.Condition()
         self._waiting = WaitingLine(settings.llm.max_queued_requests)

@@ -51,7 +51,7 @@ class Part:
     size: int
     device: str
     dtype: torch.dtype
-    rows: int
+    places: int
     blocks: int
     threads: int
 
@@ -66,7 +66,7 @@ class Part:
         runner = Runner(self.checkpoint.config, state, group)
         cache = KVCache(runner.config, self.blocks, self.dtype, runner.device, group.size)
         attention = attention_for(cache, self.threads)
-        return Computer(runner, attention, self.checkpoint.vocabulary, self.rows, self.threads), cache
+        return Computer(runner, attention, self.checkpoint.vocabulary, self.places, self.threads), cache
 
 
 class Team:

@@ -19,9 +19,15 @@ class RowState:
         uniform: float64 [rows, context], the row's own random numbers by position.
         logprobs, entropies: float32 [rows, context], of the token drawn for each position.
         image_limit: int64 [rows], largest position at which a picture may begin; -1 = none.
+        drafts: int64 [rows, window], the codes drafted to come next.
+        draft_weights: float64 [rows, window, codes], the probabilities that each was drawn from.
     """
 
-    def __init__(self, config: ModelConfig, rows: int, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, rows: int, device: torch.device, window: int = 0, codes: int = 0
+    ) -> None:
+        """window: codes drafted ahead, of `codes` there are; 0 = none."""
+
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(rows, *shape, dtype=dtype, device=device)
 
@@ -31,6 +37,8 @@ class RowState:
         self.uniform = zeros(config.context, dtype=torch.float64)
         self.logprobs = zeros(config.context, dtype=torch.float32)
         self.entropies = zeros(config.context, dtype=torch.float32)
+        self.drafts = zeros(window, dtype=torch.int64)
+        self.draft_weights = zeros(window, codes, dtype=torch.float64)
         self._all = (
             self.image_limit,
             self.tokens,
@@ -38,6 +46,8 @@ class RowState:
             self.uniform,
             self.logprobs,
             self.entropies,
+            self.drafts,
+            self.draft_weights,
         )
 
     def begin(self, row: int, ids: Tensor) -> None:

@@ -54,6 +54,8 @@ class Counts:
     finished: int = 0
     failed: int = 0
     preempted: int = 0
+    drafts_read: int = 0
+    drafts_kept: int = 0
 
 
 class Scheduler:
@@ -100,38 +102,36 @@ class Scheduler:
         if not len(places):
             return
         batch = self._batch
-        behind = batch.read[places] + counts < batch.length[places]
+        behind = batch.read[places] + counts < batch.length[places] + batch.ahead[places]
         plan = self._plan_of(set(places[behind].tolist()))
         places, counts = places[counts > 0], counts[counts > 0]
         step = batch.step(places, counts)
         self.counts.steps += 1
         self.counts.read_tokens += len(step.ids)
-        text, codes = self._compute(
-            Work(
-                step,
-                plan.text.rows if plan.text else _NOBODY,
-                plan.codes.streams if plan.codes else _NOBODY,
-            )
-        )
+        text, codes = self._compute(Work(step, *plan.wanted(batch.window)))
         if (counts > 1).any():
             for sequence in self.active:
                 for row in sequence.rows:
                     batch.register(row)
-        drawn = self._decoding.draw(plan, text, codes)
+        drawn, settled = self._decoding.draw(plan, text, codes)
         if plan.text and drawn:
             self._each(plan.text.sequences, lambda index, s: self._on_text(s, drawn, index))
         if plan.codes:
-            self.counts.code_tokens += len(plan.codes.sequences)
             self._each(plan.codes.sequences, lambda _, s: self._on_code(s))
+        if plan.drafted:
+            self.counts.drafts_read += sum(one.width for one in settled)
+            self.counts.drafts_kept += sum(one.codes - (one.codes < one.width) for one in settled)
+            self._plan = None
+            self._each(plan.drafted.sequences, lambda index, s: self._on_codes(s, settled[index].codes))
         self._each(plan.closing, lambda _, s: self._on_closed(s))
 
     def _plan_of(self, behind: set[int]) -> Plan:
         """Who draws: every sequence none of whose rows is in `behind`, still being read after this step."""
         if behind:
             ready = [s for s in self._ranked() if not behind.intersection(row.index for row in s.rows)]
-            return Plan.of(ready, self._batch.device)
+            return Plan.of(ready, self._batch)
         if self._plan is None:
-            self._plan = Plan.of(self._ranked(), self._batch.device)
+            self._plan = Plan.of(self._ranked(), self._batch)
         return self._plan
 
     def _ranked(self) -> list[Sequence]:
@@ -151,6 +151,8 @@ class Scheduler:
             if not rows:
                 return _NONE, _NONE
             places = np.array([row.index for row in rows], np.int64)
+            if batch.window > 1:
+                self._look_ahead()
             counts = batch.length[places] - batch.read[places]
             long = np.flatnonzero(counts > 1)
             if len(long):
@@ -158,10 +160,28 @@ class Scheduler:
                 for index in long.tolist():
                     counts[index] = min(int(counts[index]), left)
                     left -= int(counts[index])
+            counts += batch.ahead[places]
             wanted = batch.read[places] + counts
             short = np.flatnonzero(-(-wanted // BLOCK) > batch.blocks[places])
             if all(self._grow(rows[index], int(wanted[index])) for index in short.tolist()):
                 return places, counts
+
+    def _look_ahead(self) -> None:
+        """Let sequences within a picture read drafts of its next codes, once its first is drawn."""
+        batch = self._batch
+        for sequence in self._ranked():
+            places = [row.index for row in sequence.rows]
+            width = min(batch.window, sequence.codes_left)
+            begun = sequence.codes_left < self._limits.codes_per_image
+            even = bool((batch.length[places] - batch.read[places] == 1).all())
+            if sequence.phase is Phase.CODES and begun and even and width > 1:
+                if not sequence.drafting:
+                    sequence.drafting = True
+                    self._decoding.begin_drafts(sequence)
+                batch.ahead[places] = width - 1
+                self._plan = None
+            else:
+                batch.ahead[places] = 0
 
     def _grow(self, row: Row, tokens: int) -> bool:
         """Blocks for the row's first `tokens` positions; False where that cost somebody a place in the batch."""
@@ -315,8 +335,13 @@ class Scheduler:
             self._post(sequence, sequence.text.take())
 
     def _on_code(self, sequence: Sequence) -> None:
+        sequence.drafting = False  # its drafts were for the code that is now drawn
+        self._on_codes(sequence, 1)
+
+    def _on_codes(self, sequence: Sequence, count: int) -> None:
         sequence.first_token = sequence.first_token or time.monotonic()
-        sequence.codes_left -= 1
+        sequence.codes_left -= count
+        self.counts.code_tokens += count
         if sequence.codes_left:
             return
         row, state = sequence.row.index, self._batch.state
@@ -427,5 +452,4 @@ def _reason(sequence: Sequence) -> MedMaxError:
     return DeadlineExceeded("the request's time ran out", field="context.timeout_ms")
 
 
-_NOBODY = torch.empty(0, dtype=torch.int64)
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)

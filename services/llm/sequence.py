@@ -85,6 +85,8 @@ class Sequence:
         stashed: its rows, while it is preempted.
         cached: prompt tokens that came out of the cache.
         number: order of arrival.
+        drafting: whether its picture has drafts.
+        random: numbers for drafting, of its own.
         keys: what the full blocks of its prompt are found by, once somebody asked.
     """
 
@@ -107,8 +109,11 @@ class Sequence:
     cached: int = 0
     number: int = 0
     keys: list[bytes] | None = None
+    drafting: bool = False
+    random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
+        self.random = np.random.Generator(np.random.Philox([self.job.sampling.seed, 1]))
         self.row = Row(self)
         self.rows_needed = 1 + most_companions(self.job)
 
@@ -130,6 +135,7 @@ class Sequence:
     def begin_picture(self, codes: int) -> None:
         """Begin-of-image has been drawn or forced."""
         self.phase, self.codes_left, self.needs_companions = Phase.CODES, codes, True
+        self.drafting = False
         self.images += 1
 
     def usage(self, codes_per_image: int, completed: int) -> Usage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,6 +32,8 @@ _REASONS = {
     events.FinishReason.STOP: common_pb2.FINISH_REASON_STOP,
     events.FinishReason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
 }
+
+_CALLER = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 
 class LanguageModelServicer:
@@ -80,6 +83,8 @@ class LanguageModelServicer:
             raise InvalidInput(f"no such output mode: {message.mode}", field="mode")
         if message.priority not in _PRIORITIES:
             raise InvalidInput(f"no such priority: {message.priority}", field="priority")
+        if not _CALLER.fullmatch(message.caller):
+            raise InvalidInput("at most 64 characters of A-Z a-z 0-9 . _ -", field="caller")
         return GenerationRequest(
             prompt_ids=list(message.prompt_ids),
             mode=_MODES[message.mode],
@@ -89,6 +94,7 @@ class LanguageModelServicer:
             stop=tuple(message.stop),
             top_logprobs=message.top_logprobs if message.HasField("top_logprobs") else None,
             priority=_PRIORITIES[message.priority],
+            caller=message.caller,
             deadline=Deadline.after(message.context.timeout_ms, self._settings.request_timeout_s),
         )
 

@@ -34,7 +34,7 @@ class Step:
         extent: largest position among those plus one.
         chunks: the rest.
         last: int64 [R], which tokens' hidden states are wanted.
-        ends: int64 [R], the rows that these belong to.
+        ends: int64 [R], where these are kept: row · window, and for drafts the places after it.
     """
 
     ids: Tensor

@@ -47,6 +47,7 @@ def least(checkpoint: Checkpoint) -> int:
     chunk=st.sampled_from([16, 17, 40, 2048]),
     rows=st.integers(3, 12),
     reuse=st.booleans(),
+    window=st.sampled_from([1, 2, 5, 16]),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_mix_in_the_smallest_cache_answers_as_each_request_would_alone(
@@ -55,13 +56,19 @@ def test_any_mix_in_the_smallest_cache_answers_as_each_request_would_alone(
     chunk: int,
     rows: int,
     reuse: bool,
+    window: int,
     checkpoints: dict[str, Checkpoint],
     models: dict[str, Chameleon],
 ) -> None:
     checkpoint = checkpoints[shape]
     asked = [build(checkpoint, {**arguments, "priority": priority}) for arguments, priority in mix]
     with engine_with(
-        checkpoint, blocks=least(checkpoint), max_batch=rows, prefill_tokens=chunk, prefix_cache=reuse
+        checkpoint,
+        blocks=least(checkpoint),
+        max_batch=rows,
+        prefill_tokens=chunk,
+        prefix_cache=reuse,
+        speculative_codes=window,
     ) as engine:
         answers = engine.generate_batch(asked)
     for request, got in zip(asked, answers, strict=True):

@@ -55,6 +55,7 @@ class LanguageModelGenerateRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     mode: _common_pb2.OutputMode.ValueType
     max_new_tokens: _builtins.int
     """New tokens of text and codes together; unset = what the context leaves."""
@@ -63,6 +64,10 @@ class LanguageModelGenerateRequest(_message.Message):
     top_logprobs: _builtins.int
     """Return each text token's log-probability and this many likeliest alternatives (0 to 20)."""
     priority: Global___Priority.ValueType
+    caller: _builtins.str
+    """Name of who asks: callers of one priority get equal shares of the work. At most 64 characters of
+    [A-Za-z0-9._-]; empty = one nameless caller. The gateway puts the name of the API key here.
+    """
     @_builtins.property
     def context(self) -> _common_pb2.RequestContext: ...
     @_builtins.property
@@ -89,10 +94,11 @@ class LanguageModelGenerateRequest(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         top_logprobs: _builtins.int | None = ...,
         priority: Global___Priority.ValueType = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "mode", b"mode", "priority", b"priority", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "stop", b"stop", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "caller", b"caller", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "mode", b"mode", "priority", b"priority", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "stop", b"stop", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_images: _TypeAlias = _typing.Literal["max_images"]  # noqa: Y015
     _WhichOneofArgType__max_images: _TypeAlias = _typing.Literal["_max_images", b"_max_images"]  # noqa: Y015
