@@ -41,8 +41,8 @@ class Scale(BaseModel):
     target_ongoing_requests: float = Field(8, gt=0)
     max_ongoing_requests: int = Field(64, ge=1)
     max_queued_requests: int = Field(256, ge=-1, description="per caller; -1 = no limit")
-    num_cpus: float = Field(0.25, ge=0)
-    num_gpus: float = Field(0, ge=0)
+    num_cpus: float = Field(0.25, ge=0, description="of a replica, or of each rank that shares one")
+    num_gpus: float = Field(0, ge=0, description="likewise")
     upscale_delay_s: float = Field(5, ge=0)
     downscale_delay_s: float = Field(60, ge=0)
 

@@ -159,6 +159,8 @@ class Engine:
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
+            if self._team is not None:
+                self._team.close()
             raise self._failure
 
     # Callers' side
@@ -274,10 +276,13 @@ class Engine:
                     ring_all(self._scheduler.news)
                     self._scheduler.news = set()
             self._end(Unavailable("the language model is going down", retry_after_s=1.0))
-        except Exception:
-            error = internal_error()
-            log.exception("the step loop failed: %s", error.message)
+        except MedMaxError as error:
+            log.error("the step loop ended: %s", error.message)
             self._end(error)
+        except Exception:
+            unforeseen = internal_error()
+            log.exception("the step loop failed: %s", unforeseen.message)
+            self._end(unforeseen)
 
     def _wait_for_work(self) -> bool:
         """Block while there is nothing to do; False once the engine is to stop."""

@@ -17,12 +17,12 @@ from numba.extending import intrinsic, overload
 _MATHS = {"nsz", "arcp", "contract", "reassoc"}
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _bfloat16(typingctx: Any, value: Any) -> Any:
     """The float32 whose upper half is a bfloat16 given as uint16."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        from llvmlite import ir
+        from llvmlite import ir  # type: ignore[import-untyped]
 
         wide = builder.zext(args[0], ir.IntType(32))
         return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
@@ -35,14 +35,14 @@ def _number(stored: Any) -> Any:
     return stored
 
 
-@overload(_number)  # type: ignore[untyped-decorator]
+@overload(_number)
 def _number_overload(stored):  # type: ignore[no-untyped-def]  # numba compares signatures
     if stored == types.uint16:
-        return lambda stored: _bfloat16(stored)
+        return lambda stored: _bfloat16(stored)  # type: ignore[call-arg]
     return lambda stored: stored
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_MATHS, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=_MATHS, error_model="numpy")
 def attend(
     q: Any, keys: Any, values: Any, tables: Any, rows: Any, positions: Any, out: Any, first: int, last: int
 ) -> None:
@@ -99,7 +99,7 @@ def attend(
                 out[n, head, d] /= total
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def store(k: Any, v: Any, keys: Any, values: Any, tables: Any, rows: Any, positions: Any) -> None:
     """Write k and v, [N, kv_heads, dim], at their rows' positions; all of one element type."""
     block = keys.shape[2]

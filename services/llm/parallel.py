@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 _START_S = 600
 _SUM_S = 60
 _END_S = 10
+_GONE_S = 1
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,31 @@ class Team:
             raise
 
     def __call__(self, work: Work) -> tuple[Tensor | None, Tensor | None]:
-        """As `Computer.__call__`, on every rank."""
+        """As `Computer.__call__`, on every rank.
+
+        Raises:
+            Unavailable: a rank is gone.
+        """
         message = _packed(work)
-        for _, pipe in self._workers:
-            pipe.send(message)
-        if work.step is not None:
-            self.computer.runner.group.share(work.step.ids)
-        return self.computer(work)
+        try:
+            for _, pipe in self._workers:
+                pipe.send(message)
+            if work.step is not None:
+                self.computer.runner.group.share(work.step.ids)
+            return self.computer(work)
+        except (OSError, RuntimeError) as error:
+            # Its connections break a little before it can be seen to have ended.
+            for process, _ in self._workers:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_GONE_S)
+            self.check()
+            raise error
 
     def check(self) -> None:
         """Raises: Unavailable where a rank is gone."""
         for process, _ in self._workers:
             if process.poll() is not None:
-                raise Unavailable("a tensor-parallel rank has ended")
+                raise Unavailable("a tensor-parallel rank has ended", retry_after_s=1.0)
 
     def close(self) -> None:
         """End the other ranks."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.checkpoint import Checkpoint, open_checkpoint
-from services.errors import CheckpointError, InternalError, Unavailable
+from services.errors import CheckpointError, Unavailable
 from services.llm.engine import Engine
 from services.llm.request import GenerationRequest, OutputMode, SamplingRequest
 from tests.support.tiny import tiny_checkpoint
@@ -53,7 +53,7 @@ async def test_a_rank_that_dies_ends_the_replica_with_an_error_to_every_caller(
         outcomes = await asyncio.wait_for(
             asyncio.gather(*map(collect, streams), return_exceptions=True), timeout=30
         )
-        assert [type(outcome) for outcome in outcomes] == [InternalError] * len(streams)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable] * len(streams)
         with pytest.raises(Unavailable):
             engine.check_health()
         with pytest.raises(Unavailable):
