@@ -34,7 +34,7 @@ from services.errors import (
 from services.llm.batch import Batch
 from services.llm.compute import trials
 from services.llm.decoding import Decoding
-from services.llm.events import Answer, Finish, Picture, Text
+from services.llm.events import Answer, Finish, Picture, Preview, Text
 from services.llm.group import Alone
 from services.llm.kv_cache import KVCache, blocks_for
 from services.llm.parallel import Part, Team
@@ -311,7 +311,8 @@ def _collect(mailbox: Mailbox) -> Answer:
     while (event := mailbox.take()) is not None:
         if isinstance(event, Finish):
             return Answer(tuple(parts), event)
-        parts.append(event)
+        if not isinstance(event, Preview):
+            parts.append(event)
     raise internal_error()  # woken without an end: cannot happen
 
 

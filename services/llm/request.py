@@ -47,7 +47,8 @@ class SamplingRequest:
 class GenerationRequest:
     """One answer to one prompt; the fields' limits are those of `medmax.v1.LanguageModelGenerateRequest`.
 
-    `caller` is who asks, for fair shares; `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand.
+    `caller` is who asks, for fair shares; `preview_codes` asks for a `Preview` each time so many codes more are drawn;
+    `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand.
     """
 
     prompt_ids: Sequence[int] | NDArray[np.int64]
@@ -61,6 +62,7 @@ class GenerationRequest:
     deadline: Deadline | None = None
     any_pictures: bool = False
     caller: str = ""
+    preview_codes: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,4 @@ class Job:
     priority: Priority
     deadline: Deadline | None
     caller: str = ""
+    preview_codes: int = 0

@@ -25,7 +25,7 @@ from services.llm.batch import Batch
 from services.llm.blocks import prefix_keys
 from services.llm.compute import Work
 from services.llm.decoding import Decoding, Drawn
-from services.llm.events import Confidence, Event, Finish, FinishReason, Picture
+from services.llm.events import Confidence, Event, Finish, FinishReason, Picture, Preview
 from services.llm.kv_cache import BLOCK, blocks_for
 from services.llm.plan import Plan
 from services.llm.request import OutputMode
@@ -342,10 +342,15 @@ class Scheduler:
         sequence.first_token = sequence.first_token or time.monotonic()
         sequence.codes_left -= count
         self.counts.code_tokens += count
-        if sequence.codes_left:
-            return
         row, state = sequence.row.index, self._batch.state
         done = self._done(sequence)
+        if sequence.codes_left:
+            drawn = self._limits.codes_per_image - sequence.codes_left
+            every = sequence.job.preview_codes
+            if every and drawn // every > (drawn - count) // every:
+                codes = self._vocabulary.id_to_code(state.tokens[row, done - drawn : done].cpu().numpy())
+                self._post(sequence, Preview(tuple(codes.tolist())))
+            return
         span = slice(done - self._limits.codes_per_image, done)
         codes = self._vocabulary.id_to_code(state.tokens[row, span].cpu().numpy())
         logprobs, entropies = state.logprobs[row, span], state.entropies[row, span]

@@ -95,6 +95,7 @@ class LanguageModelServicer:
             top_logprobs=message.top_logprobs if message.HasField("top_logprobs") else None,
             priority=_PRIORITIES[message.priority],
             caller=message.caller,
+            preview_codes=message.preview_codes,
             deadline=Deadline.after(message.context.timeout_ms, self._settings.request_timeout_s),
         )
 
@@ -109,6 +110,11 @@ class LanguageModelServicer:
             codes = common_pb2.ImageCodes(codes=event.codes, height=rows, width=columns)
             picture = llm_pb2.ImageSpan(codes=codes, confidence=_confidence(event.confidence))
             return llm_pb2.LanguageModelEvent(image=picture)
+        if isinstance(event, events.Preview):
+            rows, columns = self._grid
+            return llm_pb2.LanguageModelEvent(
+                preview=llm_pb2.ImagePreview(codes=event.codes, height=rows, width=columns)
+            )
         usage = event.usage
         return llm_pb2.LanguageModelEvent(
             finish=llm_pb2.Finish(

@@ -24,7 +24,7 @@ from services.errors import (
 )
 from services.llm.compute import Computer, Work
 from services.llm.engine import Engine
-from services.llm.events import Answer, Finish, FinishReason, Picture, Text
+from services.llm.events import Answer, Finish, FinishReason, Picture, Preview, Text
 from services.llm.model import Chameleon
 from services.llm.request import GenerationRequest, OutputMode, Priority, Sampling, SamplingRequest
 from services.llm.sequence import guidance_weights, most_companions
@@ -534,3 +534,45 @@ async def test_times_in_the_finish_are_from_arrival(
     # Each takes two of the three rows, so the second waits for the first's sixteen steps.
     assert first.finish.queue_ms < 100 < second.finish.queue_ms
     assert second.finish.first_token_ms > second.finish.queue_ms
+
+
+# Previews
+
+
+@pytest.mark.parametrize("window", [1, 4])
+async def test_previews_show_the_codes_drawn_so_far(checkpoint: Checkpoint, window: int) -> None:
+    engine = Engine(checkpoint, Settings(threads=1, speculative_codes=window))
+    request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG, preview_codes=5)
+    *previews, picture, _ = [event async for event in engine.submit(request)]
+    engine.close()
+    assert isinstance(picture, Picture)
+    assert all(isinstance(preview, Preview) for preview in previews)
+    lengths = [len(preview.codes) for preview in previews]
+    assert [length // 5 for length in lengths] == [1, 2, 3]
+    assert all(preview.codes == picture.codes[: len(preview.codes)] for preview in previews)
+
+
+def test_previews_come_only_where_asked_and_not_too_often(engine: Engine, checkpoint: Checkpoint) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        engine.generate_batch([GenerationRequest(prompt(checkpoint), IMAGE, preview_codes=-1)])
+    assert caught.value.field == "preview_codes"
+    request = GenerationRequest(prompt(checkpoint), IMAGE, preview_codes=1)
+    assert len(engine.generate_batch([request])[0].parts) == 1
+
+
+# Fair shares
+
+
+async def test_a_caller_with_many_requests_delays_anothers_by_one(
+    small: Engine, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(small, monkeypatch, 0.002)
+    request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=SamplingRequest(guidance_text=3))
+    order: list[str] = []
+
+    async def ask(caller: str) -> None:
+        await collect(small.submit(replace(request, caller=caller)))
+        order.append(caller)
+
+    await asyncio.gather(*map(ask, ["greedy", "greedy", "greedy", "modest"]))
+    assert order.index("modest") == 1
