@@ -28,6 +28,7 @@ class Batch:
         read: int64 [capacity], those of them whose keys and values are in the cache.
         ahead: int64 [capacity], drafted ids beyond `length` that the next step reads as well.
         blocks: int64 [capacity], how many blocks each row has.
+        filling: rows that will have blocks for others to find once they are read.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Batch:
         self.read: NDArray[np.int64] = np.zeros(rows, np.int64)
         self.ahead: NDArray[np.int64] = np.zeros(rows, np.int64)
         self.blocks: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.filling: set[Row] = set()
         self._tables = np.zeros((rows, blocks_for(config.context)), np.int32)
         self._free = list(range(rows - 1, -1, -1))
 
@@ -81,6 +83,8 @@ class Batch:
         # The last id is always read: what follows is drawn from its hidden state.
         row.blocks = self.pool.find(row.keys[: (len(ids) - 1) // BLOCK])
         row.registered = len(row.blocks)
+        if row.registered < len(row.keys):
+            self.filling.add(row)
         self._tables[row.index, : len(row.blocks)] = row.blocks
         self.blocks[row.index] = len(row.blocks)
         self.length[row.index], self.read[row.index] = len(ids), len(row.blocks) * BLOCK
@@ -91,6 +95,7 @@ class Batch:
         for block in row.blocks:
             self.pool.release(block)
         self._free.append(row.index)
+        self.filling.discard(row)
         self.ahead[row.index] = 0
         row.index, row.blocks, row.keys, row.registered = -1, [], [], 0
 
@@ -115,6 +120,8 @@ class Batch:
         for index in range(row.registered, min(len(row.keys), int(self.read[row.index]) // BLOCK)):
             self.pool.register(row.blocks[index], row.keys[index])
             row.registered = index + 1
+        if row.registered == len(row.keys):
+            self.filling.discard(row)
 
     def register_all(self, row: Row) -> None:
         """As `register`, generated ids included."""

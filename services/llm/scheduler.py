@@ -109,10 +109,8 @@ class Scheduler:
         self.counts.steps += 1
         self.counts.read_tokens += len(step.ids)
         text, codes = self._compute(Work(step, *plan.wanted(batch.window)))
-        if (counts > 1).any():
-            for sequence in self.active:
-                for row in sequence.rows:
-                    batch.register(row)
+        for row in list(batch.filling):
+            batch.register(row)
         drawn, settled = self._decoding.draw(plan, text, codes)
         if plan.text and drawn:
             self._each(plan.text.sequences, lambda index, s: self._on_text(s, drawn, index))
@@ -266,7 +264,7 @@ class Scheduler:
         missing = self._batch.pool.first_missing(sequence.keys)
         if missing is None:
             return True
-        return not any(missing in row.keys[row.registered :] for s in self.active for row in s.rows)
+        return not any(missing in row.keys[row.registered :] for row in self._batch.filling)
 
     def _start(self, sequence: Sequence) -> None:
         job, row, batch = sequence.job, sequence.row, self._batch

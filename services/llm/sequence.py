@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,6 @@ class Sequence:
         cached: prompt tokens that came out of the cache.
         number: order of arrival.
         drafting: whether its picture has drafts.
-        random: numbers for drafting, of its own.
         keys: what the full blocks of its prompt are found by, once somebody asked.
     """
 
@@ -110,12 +110,15 @@ class Sequence:
     number: int = 0
     keys: list[bytes] | None = None
     drafting: bool = False
-    random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.random = np.random.Generator(np.random.Philox([self.job.sampling.seed, 1]))
         self.row = Row(self)
         self.rows_needed = 1 + most_companions(self.job)
+
+    @cached_property
+    def random(self) -> np.random.Generator:
+        """Numbers for drafting, of its own."""
+        return np.random.Generator(np.random.Philox([self.job.sampling.seed, 1]))
 
     @property
     def rows(self) -> list[Row]:

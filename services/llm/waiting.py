@@ -19,7 +19,7 @@ class WaitingLine:
     """Not thread-safe: the engine's lock guards it."""
 
     def __init__(self, limit: int) -> None:
-        """limit: sequences that may wait; -1 = any number. Preempted ones do not count."""
+        """limit: sequences that may wait, preempted ones included; -1 = any number."""
         self._limit = limit
         self._heap: list[tuple[int, float, int, Sequence]] = []
         self._numbers = itertools.count()

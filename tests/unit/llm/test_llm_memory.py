@@ -178,5 +178,20 @@ async def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_the_others(
         assert engine.stats().steps - before == -(-len(long) // 16)
 
 
+@pytest.mark.parametrize("length", [31, 32, 33, 47, 48, 49])
+def test_a_prompt_is_found_by_others_as_soon_as_it_is_read_however_it_was_cut(
+    checkpoint: Checkpoint, length: int
+) -> None:
+    v = checkpoint.vocabulary
+    ids = [v.bos, *v.text_ids[:length].tolist()][:length]
+    asked = [GenerationRequest(ids, OutputMode.TEXT, 40, sampling=SamplingRequest(seed=i)) for i in range(2)]
+    with engine_with(checkpoint, prefill_tokens=length - 1) as engine:
+        first, second = engine.generate_batch(asked)
+        assert second.finish.usage.cached_tokens == (length - 1) // 16 * 16
+        # They run side by side: the second does not wait until the first has finished.
+        longest = max(answer.finish.usage.completion_tokens for answer in (first, second))
+        assert engine.stats().steps <= longest + 6
+
+
 def _content(answer: Answer) -> tuple[object, ...]:
     return answer.text, answer.token_ids, [picture.codes for picture in answer.pictures]
