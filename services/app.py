@@ -43,8 +43,9 @@ def build(settings: Settings) -> Application:
         "llm": LanguageModelReplica,
         "decoder": DecoderReplica,
     }
+    ranks = {"llm": settings.tensor_parallel}
     services = {
-        name: _deployment(name, cls, getattr(settings, name)).bind(settings)
+        name: _deployment(name, cls, getattr(settings, name), ranks.get(name, 1)).bind(settings)
         for name, cls in replicas.items()
         if not address_of(settings, name)
     }
@@ -68,7 +69,9 @@ def portable(settings: Settings) -> Settings:
     )
 
 
-def _deployment(name: str, cls: type[Any], scale: Scale) -> Any:
+def _deployment(name: str, cls: type[Any], scale: Scale, ranks: int = 1) -> Any:
+    # What one replica is given lies on one node, so the ranks that share a model need no placement group.
+    resources = {"num_cpus": scale.num_cpus * ranks, "num_gpus": scale.num_gpus * ranks}
     return serve.deployment(
         name=name,
         autoscaling_config=AutoscalingConfig(
@@ -81,7 +84,7 @@ def _deployment(name: str, cls: type[Any], scale: Scale) -> Any:
         max_ongoing_requests=scale.max_ongoing_requests,
         max_queued_requests=scale.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-        ray_actor_options={"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus},
+        ray_actor_options=resources,
         logging_config=LOGGING,
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,

@@ -41,8 +41,8 @@ class Scale(BaseModel):
     target_ongoing_requests: float = Field(8, gt=0)
     max_ongoing_requests: int = Field(64, ge=1)
     max_queued_requests: int = Field(256, ge=-1, description="per caller; -1 = no limit")
-    num_cpus: float = Field(0.25, ge=0)
-    num_gpus: float = Field(0, ge=0)
+    num_cpus: float = Field(0.25, ge=0, description="of a replica, or of each rank that shares one")
+    num_gpus: float = Field(0, ge=0, description="likewise")
     upscale_delay_s: float = Field(5, ge=0)
     downscale_delay_s: float = Field(60, ge=0)
 
@@ -97,8 +97,21 @@ class Settings(BaseSettings):
     batch_wait_ms: float = Field(2, ge=0, le=1000)
 
     # Language model
+    tensor_parallel: int = Field(
+        1, ge=1, le=64, description="processes, one a GPU, that share one replica's model"
+    )
     max_batch: int = Field(32, ge=1, le=4096, description="sequences in one step, companions included")
     kv_cache_bytes: int = Field(512 * MIB, ge=MIB)
+    speculative_codes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="image codes that one step may settle; 1 = no drafts. Pays where few answers run",
+    )
+    prefix_cache: bool = Field(True, description="read what prompts have in common once")
+    prefill_tokens: int = Field(
+        2048, ge=16, le=1 << 20, description="prompt tokens read in one step; running answers wait meanwhile"
+    )
 
     # Interactions
     store: bool = Field(True, description="keep interactions")

@@ -54,6 +54,12 @@ FIRST = Histogram(
     buckets=BUCKETS,
 )
 ONGOING = Gauge("medmax_requests_ongoing", "Requests at work", ["service"], multiprocess_mode="livesum")
+QUEUE = Histogram("medmax_llm_queue_seconds", "Time that answers waited for the engine", buckets=BUCKETS)
+FIRST_TOKEN = Histogram(
+    "medmax_llm_first_token_seconds", "Time from arrival to the first token or code", buckets=BUCKETS
+)
+BETWEEN = Histogram("medmax_llm_token_seconds", "Time per text token after the first", buckets=BUCKETS)
+TOKENS = Counter("medmax_llm_tokens", "Tokens of answers", ["modality"])
 ENGINE = Gauge("medmax_engine", "The engine's own figures", ["figure"], multiprocess_mode="livesum")
 
 
@@ -91,6 +97,27 @@ async def track_stream(service: str, method: str, events: AsyncIterator[T]) -> A
                     FIRST.labels(service, method).observe(time.perf_counter() - start)
                     first = False
                 yield event
+
+
+async def track_tokens(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The `LanguageModelEvent`s of one answer, the times between its tokens observed. Closing it closes `events`."""
+    last = 0.0
+    async with aclosing(events) as source:  # type: ignore[type-var]
+        async for event in source:
+            kind, now = event.WhichOneof("event"), time.perf_counter()
+            if kind == "text" and event.text.token_ids:
+                if last:
+                    BETWEEN.observe((now - last) / len(event.text.token_ids))
+                last = now
+            elif kind == "image":
+                last = 0.0  # a picture is no pause between two words
+            elif kind == "finish":
+                usage = event.finish.usage
+                QUEUE.observe(event.finish.queue_ms / 1000)
+                FIRST_TOKEN.observe(event.finish.first_token_ms / 1000)
+                TOKENS.labels("image").inc(usage.completion_image_tokens)
+                TOKENS.labels("text").inc(usage.completion_tokens - usage.completion_image_tokens)
+            yield event
 
 
 def publish_engine(stats: Mapping[str, Any]) -> None:

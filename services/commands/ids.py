@@ -130,16 +130,17 @@ def _generate(settings: Settings, request: GenerationRequest) -> tuple[list[int]
 
     from services.checkpoint import open_checkpoint
     from services.llm.engine import GUIDED_ROWS, Engine, dtype_of
-    from services.llm.kv_cache import KVCache
+    from services.llm.kv_cache import KVCache, blocks_for
     from services.llm.request import OutputMode
 
     checkpoint = open_checkpoint(settings.checkpoint, settings.vqgan)
     vocabulary = checkpoint.vocabulary
     if request.mode is OutputMode.IMAGE and request.prompt_ids[-1:] == [vocabulary.begin_image]:
         request = replace(request, prompt_ids=request.prompt_ids[:-1])  # the engine adds it
-    rows = GUIDED_ROWS * KVCache.bytes_per_row(checkpoint.config, dtype_of(settings))
-    settings = settings.model_copy(update={"max_batch": GUIDED_ROWS, "kv_cache_bytes": rows})
-    engine = Engine.from_checkpoint(checkpoint, settings)
+    blocks = GUIDED_ROWS * blocks_for(checkpoint.config.context)
+    memory = blocks * KVCache.bytes_per_block(checkpoint.config, dtype_of(settings))
+    settings = settings.model_copy(update={"max_batch": GUIDED_ROWS, "kv_cache_bytes": memory})
+    engine = Engine(checkpoint, settings)
     try:
         answer: Answer = engine.generate_batch([request])[0]
     finally:

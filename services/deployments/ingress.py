@@ -95,7 +95,7 @@ class GatewayReplica:
                     NAME, "Generate", self._servicer.Generate(request, grpc_context)
                 )
             else:
-                self._enter(grpc_context)
+                request.caller = self._enter(grpc_context)
                 source = self._assistant.backends.llm.Generate(request)
             async with aclosing(source) as events:  # type: ignore[type-var]
                 async for event in events:
@@ -144,8 +144,9 @@ class GatewayReplica:
             async for status in statuses:
                 yield status
 
-    def _enter(self, grpc_context: Any) -> None:
-        self._gate.admit(authorization_of(grpc_context.invocation_metadata()))
+    def _enter(self, grpc_context: Any) -> str:
+        """The caller's name, once its key and rate are checked."""
+        return self._gate.admit(authorization_of(grpc_context.invocation_metadata()))
 
 
 def address_of(settings: Settings, name: str) -> str:

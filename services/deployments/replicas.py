@@ -79,7 +79,8 @@ class LanguageModelReplica(_Replica):
         self, request: llm_pb2.LanguageModelGenerateRequest
     ) -> AsyncIterator[llm_pb2.LanguageModelEvent]:
         logs.REQUEST_ID.set(request.context.request_id)
-        stream = metrics.track_stream(self.name, "Generate", self._servicer.Generate(request))
+        answer = metrics.track_tokens(self._servicer.Generate(request))
+        stream = metrics.track_stream(self.name, "Generate", answer)
         with _known():
             async with aclosing(stream) as events:  # type: ignore[type-var]
                 async for event in events:

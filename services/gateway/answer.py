@@ -111,6 +111,7 @@ class Answer:
             sampling=model.sampling(request.sampling),
             stop=request.stop,
             priority=request.priority,
+            caller=self.caller,
         )
         if request.HasField("max_images"):
             result.max_images = request.max_images

@@ -1,8 +1,8 @@
-"""The rows of the running batch, and which of them draw text, codes or nothing."""
+"""The rows of the running batch and the cache blocks that each holds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence as Rows
 
 import numpy as np
 import torch
@@ -10,127 +10,168 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from services.checkpoint.config import ModelConfig
-from services.llm.kv_cache import KVCache
+from services.llm.blocks import BlockPool, prefix_keys
+from services.llm.kv_cache import BLOCK, KVCache, blocks_for
 from services.llm.rows import RowState
-from services.llm.sampler import Draw
-from services.llm.sequence import Phase, Row, Sequence
+from services.llm.sequence import Row
+from services.llm.step import Chunk, Step
 
-
-@dataclass(frozen=True)
-class TextPlan:
-    """Rows that draw text: their places [n] and how they draw."""
-
-    sequences: list[Sequence]
-    rows: Tensor
-    draw: Draw
-    penalty: Tensor | None
-    top: int | None
-
-
-@dataclass(frozen=True)
-class CodePlan:
-    """Rows that draw image codes.
-
-    Attributes:
-        rows: int64 [n], places of the sequences' own rows.
-        streams: int64 [n, 3], places of the rows whose logits are mixed; the own row fills up.
-        weights: float32 [n, 3, 1]; None where no row is guided.
-        followers, leaders: int64 [m], every row that reads a drawn code, and the index (0…n-1) of its sequence.
-    """
-
-    sequences: list[Sequence]
-    rows: Tensor
-    draw: Draw
-    streams: Tensor
-    weights: Tensor | None
-    followers: Tensor
-    leaders: Tensor
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What each row does, valid until a sequence comes, goes or changes phase."""
-
-    text: TextPlan | None
-    codes: CodePlan | None
-    closing: list[Sequence]
-    closing_rows: Tensor
+# Fewer tokens of one row than this attend each by itself, as rows that generate do.
+_CHUNK = 32
 
 
 class Batch:
-    """Rows in use are 0…n-1; leaving rows are replaced by the last ones."""
+    """Places for rows, and their blocks; the engine's thread alone mutates it.
 
-    def __init__(self, config: ModelConfig, rows: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.capacity, self._device = rows, device
-        self.cache = KVCache(config, rows, dtype, device)
-        self.state = RowState(config, rows, device)
-        self.rows: list[Row] = []
+    Attributes:
+        length: int64 [capacity], ids known of each row.
+        read: int64 [capacity], those of them whose keys and values are in the cache.
+        ahead: int64 [capacity], drafted ids beyond `length` that the next step reads as well.
+        blocks: int64 [capacity], how many blocks each row has.
+        filling: rows that will have blocks for others to find once they are read.
+    """
 
-    def add(self, row: Row, prompt: NDArray[np.int64]) -> None:
-        """Append a row that will read `prompt`, int64 [length], in the next prefill."""
-        row.index, row.position = len(self.rows), len(prompt)
-        self.rows.append(row)
-        self.state.positions[row.index] = len(prompt)
-        self.state.seen[row.index] = False
-        self.state.image_limit[row.index] = -1
-        ids = torch.from_numpy(prompt).to(self._device)
-        self.state.tokens[row.index, : len(prompt)] = ids
-        self.state.seen[row.index, ids] = True
+    def __init__(
+        self,
+        config: ModelConfig,
+        rows: int,
+        cache: KVCache,
+        *,
+        reuse: bool = True,
+        window: int = 1,
+        codes: int = 0,
+    ) -> None:
+        """
+        Args:
+            reuse: whether rows may share the blocks of a common prefix.
+            window: ids of a row whose hidden states one step may want; above 1, image codes are drafted.
+            codes: image codes that there are.
+        """
+        self.capacity, self.cache, self._reuse, self.window = rows, cache, reuse, window
+        self.device = cache.keys.device
+        self.pool = BlockPool(cache.keys.shape[1], BLOCK)
+        self.state = RowState(config, rows, self.device, window if window > 1 else 0, codes)
+        self.length: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.read: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.ahead: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.blocks: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.filling: set[Row] = set()
+        self._tables = np.zeros((rows, blocks_for(config.context)), np.int32)
+        self._free = list(range(rows - 1, -1, -1))
+
+    @property
+    def rows(self) -> int:
+        """Rows in use."""
+        return self.capacity - len(self._free)
+
+    def add(self, row: Row, ids: NDArray[np.int64], *, saved: Rows[Tensor] | None = None) -> int:
+        """Give `row` a place and the cached blocks of its prefix.
+
+        Args:
+            ids: int64 [length], all that is known of it.
+            saved: its `RowState`, where it was here before.
+
+        Returns:
+            Ids that need not be read again, since the cache has them.
+        """
+        row.index = self._free.pop()
+        if saved is None:
+            self.state.begin(row.index, torch.from_numpy(ids).to(self.device))
+        else:
+            self.state.restore(row.index, saved)
+        row.keys = prefix_keys(ids, BLOCK) if self._reuse else []
+        # The last id is always read: what follows is drawn from its hidden state.
+        row.blocks = self.pool.find(row.keys[: (len(ids) - 1) // BLOCK])
+        row.registered = len(row.blocks)
+        if row.registered < len(row.keys):
+            self.filling.add(row)
+        self._tables[row.index, : len(row.blocks)] = row.blocks
+        self.blocks[row.index] = len(row.blocks)
+        self.length[row.index], self.read[row.index] = len(ids), len(row.blocks) * BLOCK
+        return len(row.blocks) * BLOCK
 
     def remove(self, row: Row) -> None:
-        """Free a row; the last row takes its place."""
-        last = self.rows.pop()
-        if last is not row:
-            self.cache.move(last.index, row.index, last.position)
-            self.state.move(last.index, row.index)
-            last.index = row.index
-            self.rows[row.index] = last
-        row.index = -1
+        """Free a row's place and blocks."""
+        for block in row.blocks:
+            self.pool.release(block)
+        self._free.append(row.index)
+        self.filling.discard(row)
+        self.ahead[row.index] = 0
+        row.index, row.blocks, row.keys, row.registered = -1, [], [], 0
 
-    def plan(self) -> Plan:
-        sequences = [row.sequence for row in self.rows if row.sequence.row is row]
-        text = [s for s in sequences if s.phase is Phase.TEXT]
-        codes = [s for s in sequences if s.phase is Phase.CODES]
-        closing = [s for s in sequences if s.phase is Phase.CLOSING]
-        return Plan(
-            self._text_plan(text) if text else None,
-            self._code_plan(codes) if codes else None,
-            closing,
-            self._tensor([s.row.index for s in closing]),
+    def ids(self, row: Row) -> NDArray[np.int64]:
+        """All that is known of a row, int64 [length]; waits for the device."""
+        ids: NDArray[np.int64] = self.state.tokens[row.index, : self.length[row.index]].cpu().numpy()
+        return ids
+
+    def grow(self, row: Row, tokens: int) -> bool:
+        """Give the row blocks for its first `tokens` positions; False where there are none left."""
+        while len(row.blocks) * BLOCK < tokens:
+            block = self.pool.take()
+            if block is None:
+                return False
+            self._tables[row.index, len(row.blocks)] = block
+            row.blocks.append(block)
+            self.blocks[row.index] = len(row.blocks)
+        return True
+
+    def register(self, row: Row) -> None:
+        """Let others find the row's blocks that are read and whose keys are known."""
+        for index in range(row.registered, min(len(row.keys), int(self.read[row.index]) // BLOCK)):
+            self.pool.register(row.blocks[index], row.keys[index])
+            row.registered = index + 1
+        if row.registered == len(row.keys):
+            self.filling.discard(row)
+
+    def register_all(self, row: Row) -> None:
+        """As `register`, generated ids included."""
+        if self._reuse:
+            row.keys = prefix_keys(self.ids(row), BLOCK)
+            self.register(row)
+
+    def spoil(self, row: Row) -> None:
+        """The row's numbers are not to be trusted: forget and wipe the blocks that it alone holds."""
+        for block in row.blocks:
+            if self.pool.holders(block) == 1:
+                self.pool.forget(block)
+                self.cache.clear(block)
+
+    def step(self, places: NDArray[np.int64], counts: NDArray[np.int64]) -> Step:
+        """The step that reads `counts` more ids of the rows `places`, each at least one; advances `read`.
+
+        Of a row that is then read as far as it is known, the hidden state of the last id is wanted, and of every draft.
+        """
+        # Rows that attend in one piece go last.
+        long = counts >= _CHUNK
+        if long.any():
+            order = np.argsort(long, kind="stable")
+            places, counts, long = places[order], counts[order], long[order]
+        starts = np.cumsum(counts) - counts
+        read, length, ahead = self.read[places], self.length[places], self.ahead[places]
+        rows = np.repeat(places, counts)
+        positions = np.arange(len(rows)) + np.repeat(read - starts, counts)
+        chunks = tuple(
+            Chunk(int(starts[i]), int(counts[i]), int(places[i]), int(read[i])) for i in np.flatnonzero(long)
         )
-
-    def _tensor(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)
-
-    def _text_plan(self, sequences: list[Sequence]) -> TextPlan:
-        sampling = [s.job.sampling for s in sequences]
-        penalties = [s.repetition_penalty for s in sampling]
-        tops = [s.job.top_logprobs for s in sequences if s.job.top_logprobs is not None]
-        return TextPlan(
-            sequences,
-            self._tensor([s.row.index for s in sequences]),
-            Draw.of([(s.temperature, s.top_p, s.top_k) for s in sampling], self._device),
-            torch.tensor(penalties, device=self._device) if any(p != 1 for p in penalties) else None,
-            max(tops) if tops else None,
+        singles = chunks[0].start if chunks else len(rows)
+        self.read[places] = np.minimum(read + counts, length)
+        wanted = np.where(read + counts == length + ahead, ahead + 1, 0)
+        within = np.arange(wanted.sum()) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+        arrays = (
+            rows,
+            positions,
+            np.repeat(starts + counts - wanted, wanted) + within,
+            np.repeat(places * self.window, wanted) + within,
         )
-
-    def _code_plan(self, sequences: list[Sequence]) -> CodePlan:
-        streams, weights, followers, leaders = [], [], [], []
-        for index, sequence in enumerate(sequences):
-            rows = [sequence.row, *sequence.companions]
-            followers += [row.index for row in rows]
-            leaders += [index] * len(rows)
-            padding = 3 - len(rows)
-            streams.append([row.index for row in rows] + [sequence.row.index] * padding)
-            weights.append([row.weight for row in rows] + [0.0] * padding)
-        sampling = [s.job.sampling for s in sequences]
-        guided = any(s.companions for s in sequences)
-        return CodePlan(
-            sequences,
-            self._tensor([s.row.index for s in sequences]),
-            Draw.of([(s.image_temperature, s.image_top_p, 0) for s in sampling], self._device),
-            torch.tensor(streams, dtype=torch.int64, device=self._device),
-            torch.tensor(weights, device=self._device).unsqueeze(-1) if guided else None,
-            self._tensor(followers),
-            self._tensor(leaders),
+        on_device = [torch.from_numpy(array).to(self.device) for array in arrays]
+        return Step(
+            ids=self.state.tokens[on_device[0], on_device[1]],
+            rows=on_device[0],
+            positions=on_device[1],
+            tables=torch.from_numpy(self._tables).to(self.device),
+            singles=singles,
+            extent=int(positions[:singles].max()) + 1 if singles else 0,
+            chunks=chunks,
+            last=on_device[2],
+            ends=on_device[3],
         )

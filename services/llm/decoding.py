@@ -1,21 +1,19 @@
-"""One step on the device: read the waiting ids, draw the next ones under grammar and guidance."""
+"""Drawing of the next ids, on the device, under grammar and guidance."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from services.checkpoint import Vocabulary
-from services.llm.batch import Batch, CodePlan, Plan, TextPlan
-from services.llm.runner import Runner
+from services.llm.batch import Batch
+from services.llm.plan import CodePlan, Plan, TextPlan
 from services.llm.sampler import FORBIDDEN, assess, penalise, sample
-from services.llm.sequence import Row
-
-_WORTH_SHARING = 50_000_000  # multiplications of one step
-_PADDING = 16  # ids by which prompts of one prefill may differ in length
+from services.llm.sequence import Sequence
+from services.llm.speculation import settle
 
 
 @dataclass(frozen=True)
@@ -31,87 +29,77 @@ class Drawn:
     top: list[list[tuple[int, float]]]
 
 
-class Decoding:
-    """The model, its vocabulary's masks and the batch that it advances."""
+@dataclass(frozen=True)
+class Settled:
+    """How many codes a sequence that drafts got in one step, of how many that it might have."""
 
-    def __init__(self, runner: Runner, vocabulary: Vocabulary, batch: Batch, threads: int) -> None:
-        """threads: torch threads for work that is worth sharing."""
-        self._runner, self._batch, self._threads = runner, batch, threads
-        device = runner.device
+    codes: int
+    width: int
+
+
+class Decoding:
+    """The vocabulary's masks, and the batch whose rows draw."""
+
+    def __init__(self, vocabulary: Vocabulary, batch: Batch) -> None:
+        self._batch = batch
+        device = batch.device
         self._end_image = vocabulary.end_image
         self._code_ids = torch.from_numpy(vocabulary.code_ids).to(device)
-        self._code_head = runner.head[self._code_ids].contiguous()
-        text = torch.full((2, runner.config.vocab_size), FORBIDDEN, device=device)
+        text = torch.full((2, batch.state.seen.shape[1]), FORBIDDEN, device=device)
         text[:, torch.from_numpy(vocabulary.text_ids).to(device)] = 0
         text[:, [vocabulary.eos, vocabulary.end_of_turn]] = 0
         text[1, vocabulary.begin_image] = 0
         self._text_masks = text  # [may not begin a picture, may]
 
-    def warm_up(self) -> None:
-        """Run the model once, so that no caller waits for what libraries set up on first use."""
-        ids = torch.zeros(
-            1, min(128, self._runner.config.context - 1), dtype=torch.int64, device=self._runner.device
-        )
-        length = torch.tensor([ids.shape[1]], device=self._runner.device)
-        self._use_threads(ids.numel())
-        self._runner.prefill(ids, length, self._batch.cache, 0)
-        self._use_threads(1)
-        hidden = self._runner.step(ids[:, 0], length, self._batch.cache, ids.shape[1] + 1)
-        functional.linear(hidden, self._runner.head)
+    def draw(
+        self, plan: Plan, text: Tensor | None, codes: Tensor | None
+    ) -> tuple[Drawn | None, list[Settled]]:
+        """Draw and note the next ids of every row of the plan; image codes stay on the device.
 
-    def read(self, reading: int) -> Tensor:
-        """Advance the first `reading` rows by one id and prefill the rest with their prompts.
-
-        Returns:
-            Hidden state at each row's last id, [rows, hidden_size].
+        Args:
+            text: logits of the text rows, [n, vocabulary].
+            codes: logits of the streams, [m, codes].
         """
-        rows, state = self._batch.rows, self._batch.state
-        hidden = []
-        if reading:
-            extent = max(row.position for row in rows[:reading]) + 1
-            ids, positions = state.next_ids[:reading], state.positions[:reading]
-            self._use_threads(reading)
-            hidden.append(self._runner.step(ids, positions, self._batch.cache, extent))
-            positions += 1
-            for row in rows[:reading]:
-                row.position += 1
-        first = reading
-        for group in _groups(rows[reading:]):
-            lengths = [row.position for row in group]
-            ids = state.tokens[first : first + len(group), : max(lengths)]
-            self._use_threads(ids.numel())
-            lengths_on_device = state.positions[first : first + len(group)]
-            hidden.append(self._runner.prefill(ids, lengths_on_device, self._batch.cache, first))
-            first += len(group)
-        return hidden[0] if len(hidden) == 1 else torch.cat(hidden)
-
-    def _use_threads(self, ids: int) -> None:
-        """All threads for much work, one for little: sharing a small product costs more than it saves."""
-        threads = self._threads if ids * self._runner.parameters > _WORTH_SHARING else 1
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
-
-    def draw(self, plan: Plan, hidden: Tensor) -> Drawn | None:
-        """Draw and note the next id of every row; image codes stay on the device."""
-        drawn = self._draw_text(plan.text, hidden) if plan.text else None
-        if plan.codes:
-            self._draw_codes(plan.codes, hidden)
+        drawn = self._text(plan.text, text) if plan.text and text is not None else None
+        settled: list[Settled] = []
+        if codes is not None:
+            split = len(plan.codes.streams) if plan.codes else 0
+            if plan.codes:
+                self._codes(plan.codes, codes[:split])
+            if plan.drafted:
+                settled = self._drafted(plan.drafted, codes[split:])
         if plan.closing:
             self._note(plan.closing_rows, torch.full_like(plan.closing_rows, self._end_image))
-        return drawn
+        self._batch.length[plan.advancing] += 1
+        return drawn, settled
+
+    def begin_drafts(self, sequence: Sequence) -> None:
+        """Drafts for a picture's next codes, of which nothing is known yet: any code, evenly."""
+        state, window = self._batch.state, self._batch.window
+        count = len(self._code_ids)
+        uniform = torch.from_numpy(sequence.random.random(window)).to(self._batch.device)
+        drafts = (uniform * count).long().clamp(max=count - 1)
+        state.drafts[sequence.row.index] = drafts
+        state.draft_weights[sequence.row.index] = 1 / count
+        for row in sequence.rows:
+            length = int(self._batch.length[row.index])
+            ahead = min(window - 1, state.tokens.shape[1] - length)
+            state.tokens[row.index, length : length + ahead] = self._code_ids[drafts[:ahead]]
+
+    def _positions(self, rows: Tensor) -> Tensor:
+        """The positions that the next ids of `rows` take."""
+        length = torch.from_numpy(self._batch.length).to(rows.device)
+        return length[rows]
 
     def _note(self, rows: Tensor, ids: Tensor) -> Tensor:
         """Write drawn ids, and return the positions they take."""
-        state = self._batch.state
-        positions = state.positions[rows]
-        state.next_ids[rows] = ids
-        state.tokens[rows, positions] = ids
+        positions = self._positions(rows)
+        self._batch.state.tokens[rows, positions] = ids
         return positions
 
-    def _draw_text(self, plan: TextPlan, hidden: Tensor) -> Drawn:
+    def _text(self, plan: TextPlan, logits: Tensor) -> Drawn:
         state, rows = self._batch.state, plan.rows
-        positions = state.positions[rows]
-        logits = functional.linear(hidden[rows], self._runner.head).float()
+        positions = self._positions(rows)
         logits += self._text_masks[(positions <= state.image_limit[rows]).long()]
         penalised = logits if plan.penalty is None else penalise(logits, state.seen[rows], plan.penalty)
         ids = sample(penalised, plan.draw, state.uniform[rows, positions])
@@ -126,29 +114,67 @@ class Decoding:
             top = [list(zip(i, v, strict=True)) for i, v in pairs]
         return Drawn([int(i) for i in host[0]], host[1], host[2], top)
 
-    def _draw_codes(self, plan: CodePlan, hidden: Tensor) -> None:
+    def _codes(self, plan: CodePlan, logits: Tensor) -> None:
         state, rows = self._batch.state, plan.rows
-        # In an image span only the codes' rows of the output embedding count.
-        if plan.weights is None:
-            mixed = functional.linear(hidden[rows], self._code_head).float()
-        else:
-            streams = functional.linear(hidden[plan.streams], self._code_head).float()
-            mixed = (streams * plan.weights).sum(1)
-        codes = sample(mixed, plan.draw, state.uniform[rows, state.positions[rows]])
+        logits = _mixed(plan, logits, 1).squeeze(1)
+        positions = self._positions(rows)
+        codes = sample(logits, plan.draw, state.uniform[rows, positions])
         ids = self._code_ids[codes]
-        positions = self._note(rows, ids)
-        state.next_ids[plan.followers] = ids[plan.leaders]
-        _, picked, entropy = assess(mixed, codes)
-        state.logprobs[rows, positions] = picked
-        state.entropies[rows, positions] = entropy
+        self._note(plan.followers, ids[plan.leaders])
+        _, picked, entropy = assess(logits, codes)
+        state.logprobs[rows, positions] = picked.float()
+        state.entropies[rows, positions] = entropy.float()
+
+    def _drafted(self, plan: CodePlan, logits: Tensor) -> list[Settled]:
+        batch, state, rows = self._batch, self._batch.state, plan.rows
+        window = batch.window
+        assert plan.width is not None
+        mixed = _mixed(plan, logits, window)
+        uniform = torch.from_numpy(np.stack([s.random.random((3, window)) for s in plan.sequences]))
+        codes, settled, drafts, weights = settle(
+            mixed,
+            state.drafts[rows],
+            state.draft_weights[rows],
+            plan.width,
+            plan.draw,
+            uniform.to(rows.device),
+        )
+        state.drafts[rows], state.draft_weights[rows] = drafts, weights
+        within = torch.arange(window, device=rows.device)
+        done = within < settled.unsqueeze(1)
+        flat, positions = mixed.flatten(0, 1), self._positions(rows).unsqueeze(1) + within
+        _, picked, entropy = assess(flat, codes.flatten())
+        owners = rows.unsqueeze(1).expand(-1, window)
+        state.logprobs[owners[done], positions[done]] = picked.view(done.shape)[done].float()
+        state.entropies[owners[done], positions[done]] = entropy.view(done.shape)[done].float()
+        self._write_ahead(plan, codes, settled, drafts)
+        found = [Settled(*pair) for pair in zip(settled.tolist(), plan.width.tolist(), strict=True)]
+        for sequence, one in zip(plan.sequences, found, strict=True):
+            for row in sequence.rows:
+                batch.length[row.index] += one.codes
+                batch.read[row.index] += one.codes - 1
+                batch.ahead[row.index] = 0
+        return found
+
+    def _write_ahead(self, plan: CodePlan, codes: Tensor, settled: Tensor, drafts: Tensor) -> None:
+        """Into every row that follows: the codes that hold, then the new drafts, as far as the row goes."""
+        state, window = self._batch.state, self._batch.window
+        line = torch.arange(2 * window, device=codes.device).expand(len(codes), -1)
+        split = settled.unsqueeze(1)
+        ids = self._code_ids[
+            torch.where(
+                line < split,
+                codes.gather(1, line.clamp(max=window - 1)),
+                drafts.gather(1, (line - split).clamp(0, window - 1)),
+            )
+        ]
+        places = self._positions(plan.followers).unsqueeze(1) + line[plan.leaders]
+        fits = (line < split + window - 1)[plan.leaders] & (places < state.tokens.shape[1])
+        owners = plan.followers.unsqueeze(1).expand_as(places)
+        state.tokens[owners[fits], places[fits]] = ids[plan.leaders][fits]
 
 
-def _groups(rows: list[Row]) -> list[list[Row]]:
-    """Neighbours whose prompts are of similar length, to be read in one padded batch."""
-    groups: list[list[Row]] = []
-    for row in rows:
-        if groups and abs(groups[-1][0].position - row.position) <= _PADDING:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
+def _mixed(plan: CodePlan, logits: Tensor, window: int) -> Tensor:
+    """Guided logits, [n, window, codes], of the streams' [n · streams · window, codes]."""
+    streams = logits.view(len(plan.rows), -1, window, logits.shape[-1])
+    return streams[:, 0] if plan.weights is None else (streams * plan.weights).sum(1)

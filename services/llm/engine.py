@@ -2,7 +2,7 @@
 
     submit ─► WaitingLine ─► Scheduler.step ─► Mailbox ─► Stream
               priorities     rows of a Batch   events
-                             Decoding draws
+                             Computer reads, Decoding draws
 
 Callers' threads touch the waiting line and the mailboxes alone; the rest belongs to the step loop.
 """
@@ -32,13 +32,14 @@ from services.errors import (
     internal_error,
 )
 from services.llm.batch import Batch
+from services.llm.compute import trials
 from services.llm.decoding import Decoding
-from services.llm.events import Answer, Finish, Picture, Text
-from services.llm.kv_cache import KVCache
-from services.llm.load import load_model
+from services.llm.events import Answer, Finish, Picture, Preview, Text
+from services.llm.group import Alone
+from services.llm.kv_cache import KVCache, blocks_for
+from services.llm.parallel import Part, Team
 from services.llm.request import GenerationRequest, Job
-from services.llm.runner import Runner
-from services.llm.scheduler import Scheduler
+from services.llm.scheduler import Compute, Scheduler
 from services.llm.sequence import Sequence
 from services.llm.stream import Mailbox, Stream, ring_all
 from services.llm.text import TextAssembler
@@ -52,32 +53,61 @@ GUIDED_ROWS = 3  # rows of one sequence under full guidance
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A snapshot; totals count from the engine's start."""
+    """A snapshot; totals count from the engine's start.
+
+    `blocks` are those of the cache, `blocks_held` by running sequences, `blocks_cached` of which the content can be
+    found again; `drafts_kept` of the `drafts_read` became codes of a picture; `read_tokens` are those that the model read, `cached_tokens` prompt tokens that it need not.
+    """
 
     waiting: int
     active: int
     rows: int
     capacity: int
+    blocks: int
+    blocks_held: int
+    blocks_cached: int
     steps: int
     prompt_tokens: int
+    cached_tokens: int
+    read_tokens: int
     text_tokens: int
+    code_tokens: int
     pictures: int
     finished: int
     failed: int
+    preempted: int
+    drafts_read: int
+    drafts_kept: int
 
 
 class Engine:
     """Serves one model; safe to use from any thread and any event loop."""
 
-    def __init__(self, checkpoint: Checkpoint, runner: Runner, settings: Settings, rows: int) -> None:
-        """Returns once the model has run.
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        *,
+        dtype: torch.dtype | None = None,
+        blocks: int | None = None,
+    ) -> None:
+        """Loads the weights and returns once the model has run.
 
         Args:
-            rows: sequences in one step, companions included; `from_checkpoint` fits them to the settings.
+            dtype: of weights and cache, where it is not what the settings say.
+            blocks: of the key-value cache, where they are not as many as the settings' bytes hold.
 
         Raises:
+            CheckpointError: the weights are incomplete or damaged, or do not divide among the ranks.
+            ConfigurationError: the cache cannot hold one guided sequence, or there is no such device.
+            Unavailable: a tensor-parallel rank did not start.
             InternalError: the model does not run on this device.
         """
+        if settings.device is Device.CUDA and not torch.cuda.is_available():
+            raise ConfigurationError("no CUDA device is available; use cpu", field="MEDMAX_DEVICE")
+        if settings.max_batch < GUIDED_ROWS:
+            raise ConfigurationError(f"must be at least {GUIDED_ROWS}", field="MEDMAX_MAX_BATCH")
+        dtype = dtype or dtype_of(settings)
         self.checkpoint, self._vocabulary = checkpoint, checkpoint.vocabulary
         self._limits = Limits(
             checkpoint.vocabulary,
@@ -85,12 +115,42 @@ class Engine:
             checkpoint.config.context,
             checkpoint.codes_per_image,
         )
-        threads = settings.threads or os.cpu_count() or 1
-        self._batch = Batch(runner.config, rows, runner.dtype, runner.device)
-        decoding = Decoding(runner, checkpoint.vocabulary, self._batch, threads)
+        part = Part(
+            checkpoint,
+            settings.tensor_parallel,
+            str(settings.device),
+            dtype,
+            settings.max_batch * settings.speculative_codes,
+            blocks or _blocks(checkpoint, settings, dtype),
+            settings.threads or os.cpu_count() or 1,
+        )
+        self._team: Team | None = None
+        if part.size > 1:
+            self._team = Team(part)
+            self._computer, cache = self._team.computer, self._team.cache
+        else:
+            self._computer, cache = part.build(Alone())
+        self._compute: Compute = self._team or self._computer
+        self._batch = Batch(
+            checkpoint.config,
+            settings.max_batch,
+            cache,
+            reuse=settings.prefix_cache,
+            window=settings.speculative_codes,
+            codes=checkpoint.vocabulary.n_codes,
+        )
+        decoding = Decoding(checkpoint.vocabulary, self._batch)
         self._condition = threading.Condition()
         self._waiting = WaitingLine(settings.llm.max_queued_requests)
-        self._scheduler = Scheduler(self._batch, decoding, self._limits, self._waiting, self._condition)
+        self._scheduler = Scheduler(
+            self._batch,
+            decoding,
+            self._compute,
+            self._limits,
+            self._waiting,
+            self._condition,
+            settings.prefill_tokens,
+        )
         self._stepping = threading.Lock()
         self._draining = self._stopping = False
         self._failure: MedMaxError | None = None
@@ -99,30 +159,9 @@ class Engine:
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
+            if self._team is not None:
+                self._team.close()
             raise self._failure
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, settings: Settings) -> Engine:
-        """An engine on `settings.device` whose cache takes at most `settings.kv_cache_bytes`.
-
-        Raises:
-            CheckpointError: the weights are incomplete or damaged.
-            ConfigurationError: the cache cannot hold one guided sequence, or there is no such device.
-        """
-        if settings.device is Device.CUDA and not torch.cuda.is_available():
-            raise ConfigurationError("no CUDA device is available; use cpu", field="MEDMAX_DEVICE")
-        dtype = dtype_of(settings)
-        per_row = KVCache.bytes_per_row(checkpoint.config, dtype)
-        rows = min(settings.max_batch, settings.kv_cache_bytes // per_row)
-        if settings.max_batch < GUIDED_ROWS:
-            raise ConfigurationError(f"must be at least {GUIDED_ROWS}", field="MEDMAX_MAX_BATCH")
-        if rows < GUIDED_ROWS:
-            raise ConfigurationError(
-                f"must be at least {GUIDED_ROWS * per_row}, one guided answer of this model",
-                field="MEDMAX_KV_CACHE_BYTES",
-            )
-        runner = Runner(load_model(checkpoint, str(settings.device), dtype))
-        return cls(checkpoint, runner, settings, rows)
 
     # Callers' side
 
@@ -181,8 +220,11 @@ class Engine:
         return EngineStats(
             waiting=len(self._waiting),
             active=len(self._scheduler.active),
-            rows=len(self._batch.rows),
+            rows=self._batch.rows,
             capacity=self._batch.capacity,
+            blocks=self._batch.pool.size,
+            blocks_held=self._batch.pool.held,
+            blocks_cached=self._batch.pool.registered,
             **asdict(self._scheduler.counts),
         )
 
@@ -192,6 +234,8 @@ class Engine:
             raise Unavailable(f"the language model has stopped: {self._failure.message}")
         if not self._thread.is_alive():
             raise Unavailable("the language model is going down")
+        if self._team is not None:
+            self._team.check()
 
     def check_integrity(self) -> None:
         """Check that every row in use belongs to a live sequence, and that reservations cover what is in use.
@@ -211,6 +255,8 @@ class Engine:
             self._stopping = True
             self._condition.notify_all()
         self._thread.join()
+        if self._team is not None:
+            self._team.close()
 
     @property
     def _idle(self) -> bool:
@@ -221,7 +267,8 @@ class Engine:
     def _run(self) -> None:
         try:
             with torch.inference_mode():
-                self._scheduler.warm_up()
+                for work in trials(self.checkpoint.config, self._batch.device):
+                    self._compute(work)
                 self._ready.set()
                 while self._wait_for_work():
                     with self._stepping:
@@ -229,10 +276,13 @@ class Engine:
                     ring_all(self._scheduler.news)
                     self._scheduler.news = set()
             self._end(Unavailable("the language model is going down", retry_after_s=1.0))
-        except Exception:
-            error = internal_error()
-            log.exception("the step loop failed: %s", error.message)
+        except MedMaxError as error:
+            log.error("the step loop ended: %s", error.message)
             self._end(error)
+        except Exception:
+            unforeseen = internal_error()
+            log.exception("the step loop failed: %s", unforeseen.message)
+            self._end(unforeseen)
 
     def _wait_for_work(self) -> bool:
         """Block while there is nothing to do; False once the engine is to stop."""
@@ -261,8 +311,28 @@ def _collect(mailbox: Mailbox) -> Answer:
     while (event := mailbox.take()) is not None:
         if isinstance(event, Finish):
             return Answer(tuple(parts), event)
-        parts.append(event)
+        if not isinstance(event, Preview):
+            parts.append(event)
     raise internal_error()  # woken without an end: cannot happen
+
+
+def _blocks(checkpoint: Checkpoint, settings: Settings, dtype: torch.dtype) -> int:
+    """Cache blocks that the settings' bytes hold.
+
+    Raises:
+        ConfigurationError: they do not hold one guided answer.
+    """
+    per_block = KVCache.bytes_per_block(checkpoint.config, dtype, settings.tensor_parallel)
+    least = GUIDED_ROWS * blocks_for(checkpoint.config.context)
+    if settings.kv_cache_bytes // per_block < least:
+        raise ConfigurationError(
+            f"must be at least {least * per_block}, one guided answer of this model",
+            field="MEDMAX_KV_CACHE_BYTES",
+        )
+    # More than this many no batch can fill.
+    return min(
+        settings.kv_cache_bytes // per_block, 2 * settings.max_batch * blocks_for(checkpoint.config.context)
+    )
 
 
 def dtype_of(settings: Settings) -> torch.dtype:

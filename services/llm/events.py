@@ -51,6 +51,13 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """A picture that is being drawn: the codebook indices so far, row-major."""
+
+    codes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Usage:
     """Tokens of the model; pictures count with their begin and end."""
 
@@ -78,7 +85,7 @@ class Finish:
     end_id: int | None = None
 
 
-Event: TypeAlias = Text | Picture | Finish
+Event: TypeAlias = Text | Picture | Preview | Finish
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Keys and values of every position that running sequences have read."""
+"""Keys and values of every position that running sequences have read, in blocks."""
 
 from __future__ import annotations
 
@@ -8,54 +8,39 @@ from torch import Tensor
 
 from services.checkpoint.config import ModelConfig
 
+BLOCK = 16
+"""Tokens in a block."""
+
 
 class KVCache:
-    """Preallocated memory of `rows` rows, each as long as the context.
+    """Memory of `blocks` blocks. `BlockPool` says who holds which; memory of blocks never used is not touched.
 
-    Rows in use are always the first ones, so that a step reads them as one view without gathering: whoever
-    frees a row moves the last one into its place (`move`). Memory of rows never used is not touched.
+    Attributes:
+        keys, values: [layers, blocks, kv_heads, BLOCK, head_dim], this rank's heads.
     """
 
-    def __init__(self, config: ModelConfig, rows: int, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, config.context, config.head_dim)
+    def __init__(
+        self, config: ModelConfig, blocks: int, dtype: torch.dtype, device: torch.device, ranks: int = 1
+    ) -> None:
+        kv_heads = max(1, config.num_key_value_heads // ranks)
+        shape = (config.num_hidden_layers, blocks, kv_heads, BLOCK, config.head_dim)
         self.keys, self.values = _zeros(shape, dtype, device), _zeros(shape, dtype, device)
-        self.rows = rows
-        self._index = torch.arange(rows, device=device)
 
     @staticmethod
-    def bytes_per_row(config: ModelConfig, dtype: torch.dtype) -> int:
-        return config.kv_elements_per_token * config.context * dtype.itemsize
+    def bytes_per_block(config: ModelConfig, dtype: torch.dtype, ranks: int = 1) -> int:
+        """Memory of one block on each of `ranks` ranks."""
+        kv_heads = max(1, config.num_key_value_heads // ranks)
+        return 2 * config.num_hidden_layers * kv_heads * BLOCK * config.head_dim * dtype.itemsize
 
-    def write_prompts(self, layer: int, first_row: int, k: Tensor, v: Tensor) -> None:
-        """k, v: [B, T, kv_heads, head_dim] at positions 0…T-1 of rows `first_row`…."""
-        rows, length = k.shape[:2]
-        self.keys[layer, first_row : first_row + rows, :, :length] = k.transpose(1, 2)
-        self.values[layer, first_row : first_row + rows, :, :length] = v.transpose(1, 2)
+    def clear(self, block: int) -> None:
+        """Zero a block, so that nothing that is not a number stays in it."""
+        self.keys[:, block] = 0
+        self.values[:, block] = 0
 
-    def append(
-        self, layer: int, positions: Tensor, k: Tensor, v: Tensor, extent: int
-    ) -> tuple[Tensor, Tensor]:
-        """Write k, v [rows, kv_heads, head_dim] at `positions` [rows] of the first rows.
 
-        Returns:
-            Views of keys and values, [rows, kv_heads, extent, head_dim].
-        """
-        rows = len(positions)
-        keys, values = self.keys[layer, :rows], self.values[layer, :rows]
-        index = self._index[:rows]
-        keys[index, :, positions] = k
-        values[index, :, positions] = v
-        return keys[:, :, :extent], values[:, :, :extent]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of row `source` over row `target`."""
-        for cache in (self.keys, self.values):
-            cache[:, target, :, :length] = cache[:, source, :, :length]
-
-    def clear(self, row: int) -> None:
-        """Zero a row: masked positions still meet the softmax's zeros, and 0 times NaN is NaN."""
-        self.keys[:, row] = 0
-        self.values[:, row] = 0
+def blocks_for(tokens: int) -> int:
+    """Blocks that hold this many tokens."""
+    return -(-tokens // BLOCK)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from services.checkpoint import Checkpoint
 from services.llm.model import Chameleon
 
 
+def load_state(
+    checkpoint: Checkpoint,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    rank: int = 0,
+    size: int = 1,
+) -> dict[str, Tensor]:
+    """The transformer's weights, or the part that rank `rank` of `size` keeps; read one at a time.
+
+    Raises:
+        CheckpointError: a tensor is missing, has the wrong shape or is not finite, or the model does not divide.
+    """
+    return {name: part.to(device=device, dtype=dtype) for name, part in checkpoint.slices(rank, size)}
+
+
 def load_model(
     checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Chameleon:
-    """The transformer of `checkpoint`, ready for inference; weights are read one at a time.
+    """The transformer of `checkpoint` as one module, ready for inference.
 
     Raises:
-        CheckpointError: a tensor is missing, has the wrong shape or is not finite.
+        CheckpointError: as `load_state`.
     """
     with torch.device("meta"):
         model = Chameleon(checkpoint.config)
-    state = {
-        name: checkpoint.tensor(name).to(device=device, dtype=dtype) for name in checkpoint.config.shapes()
-    }
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(load_state(checkpoint, device, dtype), assign=True)
     return model.eval().requires_grad_(False)

@@ -47,6 +47,7 @@ class SamplingRequest:
 class GenerationRequest:
     """One answer to one prompt; the fields' limits are those of `medmax.v1.LanguageModelGenerateRequest`.
 
+    `caller` is who asks, for fair shares; `preview_codes` asks for a `Preview` each time so many codes more are drawn;
     `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand.
     """
 
@@ -60,6 +61,8 @@ class GenerationRequest:
     priority: Priority = Priority.ROUTINE
     deadline: Deadline | None = None
     any_pictures: bool = False
+    caller: str = ""
+    preview_codes: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,5 @@ class Job:
     top_logprobs: int | None
     priority: Priority
     deadline: Deadline | None
+    caller: str = ""
+    preview_codes: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,42 +11,56 @@ from services.checkpoint.config import ModelConfig
 
 
 class RowState:
-    """Tensors with one entry per row; rows in use come first, as in the key-value cache.
+    """Tensors with one entry per row.
 
     Attributes:
-        next_ids: int64 [rows], the id that the next step reads.
-        positions: int64 [rows], the position that id takes, which is the number of positions in the cache.
         tokens: int64 [rows, context], ids by position.
         seen: bool [rows, vocabulary], ids that the repetition penalty counts.
         uniform: float64 [rows, context], the row's own random numbers by position.
         logprobs, entropies: float32 [rows, context], of the token drawn for each position.
         image_limit: int64 [rows], largest position at which a picture may begin; -1 = none.
+        drafts: int64 [rows, window], the codes drafted to come next.
+        draft_weights: float64 [rows, window, codes], the probabilities that each was drawn from.
     """
 
-    def __init__(self, config: ModelConfig, rows: int, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, rows: int, device: torch.device, window: int = 0, codes: int = 0
+    ) -> None:
+        """window: codes drafted ahead, of `codes` there are; 0 = none."""
+
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(rows, *shape, dtype=dtype, device=device)
 
-        self.next_ids = zeros(dtype=torch.int64)
-        self.positions = zeros(dtype=torch.int64)
         self.image_limit = zeros(dtype=torch.int64)
         self.tokens = zeros(config.context, dtype=torch.int64)
         self.seen = zeros(config.vocab_size, dtype=torch.bool)
         self.uniform = zeros(config.context, dtype=torch.float64)
         self.logprobs = zeros(config.context, dtype=torch.float32)
         self.entropies = zeros(config.context, dtype=torch.float32)
+        self.drafts = zeros(window, dtype=torch.int64)
+        self.draft_weights = zeros(window, codes, dtype=torch.float64)
         self._all = (
-            self.next_ids,
-            self.positions,
             self.image_limit,
             self.tokens,
             self.seen,
             self.uniform,
             self.logprobs,
             self.entropies,
+            self.drafts,
+            self.draft_weights,
         )
 
-    def move(self, source: int, target: int) -> None:
-        """Copy row `source` over row `target`."""
-        for tensor in self._all:
-            tensor[target] = tensor[source]
+    def begin(self, row: int, ids: Tensor) -> None:
+        """Row `row` holds `ids`, int64 [length], on the device, and nothing of whoever had it before."""
+        self.image_limit[row] = -1
+        self.seen[row] = False
+        self.tokens[row, : len(ids)] = ids
+        self.seen[row, ids] = True
+
+    def save(self, row: int) -> tuple[Tensor, ...]:
+        """A copy of all of a row, for `restore`."""
+        return tuple(tensor[row].clone() for tensor in self._all)
+
+    def restore(self, row: int, saved: Sequence[Tensor]) -> None:
+        for tensor, value in zip(self._all, saved, strict=True):
+            tensor[row] = value

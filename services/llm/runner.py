@@ -1,10 +1,11 @@
-"""The transformer as it serves: a key-value cache, and projections that read the same input fused into one.
+"""The transformer as it serves: a paged cache, and projections that read the same input fused into one.
 
 The same function as `model.Chameleon`, whose docstrings and names hold here too; tests compare the two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.checkpoint.config import ModelConfig
-from services.llm.kv_cache import KVCache
-from services.llm.model import Chameleon, Layer, Rotary, rotate
+from services.checkpoint.sharding import bounds
+from services.llm.attention import Attention
+from services.llm.group import Alone, Group
+from services.llm.model import Rotary, rotate
+from services.llm.step import Step
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """One layer's: q, k and v in one matrix, gate and up in another, q and k norms side by side."""
+    """One layer's, or one rank's part of them: q, k and v in one matrix, gate and up in another, head norms side by side."""
 
     qkv: Tensor
     out: Tensor
@@ -30,37 +34,53 @@ class _Weights:
     post_norm: Tensor
 
     @classmethod
-    def of(cls, layer: Layer) -> _Weights:
-        attention, mlp = layer.self_attn, layer.mlp
+    def of(cls, state: dict[str, Tensor], layer: int) -> _Weights:
+        """Takes the layer's tensors out of `state`, so that loading never holds the model twice."""
+
+        def pop(*names: str) -> Tensor:
+            parts = [state.pop(f"model.layers.{layer}.{name}") for name in names]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
         return cls(
-            torch.cat((attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight)),
-            attention.o_proj.weight,
-            torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)),
-            mlp.down_proj.weight,
-            torch.cat((attention.q_norm.weight, attention.k_norm.weight)),
-            torch.cat((attention.q_norm.bias, attention.k_norm.bias)),
-            layer.input_layernorm.weight,
-            layer.post_attention_layernorm.weight,
+            pop(*(f"self_attn.{name}_proj.weight" for name in "qkv")),
+            pop("self_attn.o_proj.weight"),
+            pop("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+            pop("mlp.down_proj.weight"),
+            pop("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+            pop("self_attn.q_norm.bias", "self_attn.k_norm.bias"),
+            pop("input_layernorm.weight"),
+            pop("post_attention_layernorm.weight"),
         )
 
 
 class Runner:
-    """Reads prompts and single ids into a cache; use under `torch.inference_mode`."""
+    """Reads tokens into a paged cache; use under `torch.inference_mode`.
 
-    def __init__(self, model: Chameleon) -> None:
-        """Takes the weights out of `model`, layer by layer, and leaves it unusable."""
-        self.config: ModelConfig = model.config
-        self.embedding: Tensor = model.model.embed_tokens.weight
-        self.head: Tensor = model.head
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._norm: Tensor = model.model.norm.weight
-        self._rotary = Rotary(model.config)
-        self._heads, self._kv_heads = model.config.num_attention_heads, model.config.num_key_value_heads
-        self._layers: list[_Weights] = []
-        for layer in model.layers:
-            self._layers.append(_Weights.of(layer))
-            # Free what was copied, so that loading never holds the model twice.
-            layer.to_empty(device="meta")
+    In a tensor-parallel group every rank runs the same steps on its part of the heads, of the feed-forward's inner
+    channels and of the vocabulary.
+    """
+
+    def __init__(self, config: ModelConfig, state: Mapping[str, Tensor], group: Group | None = None) -> None:
+        """state: the weights under Hugging Face's names, or this rank's part of them; if a dict, it is emptied."""
+        self.config, self.group = config, group or Alone()
+        left = state if isinstance(state, dict) else dict(state)
+        self.embedding: Tensor = left.pop("model.embed_tokens.weight")
+        self.head: Tensor = left.pop("lm_head.weight", self.embedding)
+        self._norm: Tensor = left.pop("model.norm.weight")
+        size = self.group.size
+        self._heads, self._kv_heads = (
+            config.num_attention_heads // size,
+            max(1, config.num_key_value_heads // size),
+        )
+        self._layers = [_Weights.of(left, index) for index in range(config.num_hidden_layers)]
+        # Products want float32 norms' precision only in the scale; the rest stays in the weights' type.
+        self._rotary = Rotary(config)
+        _, self.first_id, self._end_id = bounds(config, "model.embed_tokens.weight", self.group.rank, size)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the matrices that every token passes through on this rank."""
+        return sum(w.qkv.numel() + w.out.numel() + w.gate_up.numel() + w.down.numel() for w in self._layers)
 
     @property
     def device(self) -> torch.device:
@@ -70,71 +90,39 @@ class Runner:
     def dtype(self) -> torch.dtype:
         return self.embedding.dtype
 
-    def prefill(self, ids: Tensor, lengths: Tensor, cache: KVCache, first_row: int) -> Tensor:
-        """Read prompts into the cache's rows `first_row`…, from position 0.
-
-        Args:
-            ids: int64 [B, T], padded on the right with any valid id.
-            lengths: int64 [B], ids of each prompt without padding.
+    def forward(self, step: Step, attention: Attention) -> Tensor:
+        """Read the step's tokens.
 
         Returns:
-            Normed hidden state at each prompt's last id, [B, hidden_size].
+            Normed hidden states of the tokens `step.last`, [R, hidden_size]; the same on every rank.
         """
-        rows, length = ids.shape
-        x = functional.embedding(ids, self.embedding)
-        cos, sin = self._rotary.at(slice(0, length), x)
+        x = self._embed(step.ids)
+        cos, sin = self._rotary.at(step.positions, x)
         for index, layer in enumerate(self._layers):
             q, k, v = self._project(layer, x, cos, sin)
-            cache.write_prompts(index, first_row, k, v)
-            mixed = functional.scaled_dot_product_attention(
-                q.transpose(1, 2),
-                k.transpose(1, 2),
-                v.transpose(1, 2),
-                is_causal=True,
-                enable_gqa=self._heads != self._kv_heads,
-            )
-            x = self._after(layer, x, mixed.transpose(1, 2).flatten(2))
-        return self._rms(x[torch.arange(rows, device=ids.device), lengths - 1], self._norm)
+            x = self._after(layer, x, attention(index, q, k, v, step))
+        return self._rms(x[step.last], self._norm)
 
-    def step(self, ids: Tensor, positions: Tensor, cache: KVCache, extent: int) -> Tensor:
-        """Read one id more into each of the first `len(ids)` rows of the cache.
-
-        Args:
-            ids: int64 [rows].
-            positions: int64 [rows], the position of each id in its row.
-            extent: largest position plus one.
-
-        Returns:
-            Normed hidden states, [rows, hidden_size].
-        """
-        rows = len(ids)
-        x = functional.embedding(ids, self.embedding)
-        cos, sin = self._rotary.at(positions, x)
-        beyond = torch.arange(extent, device=ids.device) > positions.unsqueeze(1)
-        mask = torch.zeros(rows, extent, dtype=x.dtype, device=ids.device).masked_fill_(beyond, -torch.inf)
-        mask = mask.view(rows, 1, 1, extent)
-        # The query heads of one key head stand in as its "positions": no copies of keys for grouped queries.
-        grouped = (rows, self._kv_heads, self._heads // self._kv_heads, self.config.head_dim)
-        for index, layer in enumerate(self._layers):
-            q, k, v = self._project(layer, x, cos, sin)
-            keys, values = cache.append(index, positions, k, v, extent)
-            mixed = functional.scaled_dot_product_attention(q.view(grouped), keys, values, attn_mask=mask)
-            x = self._after(layer, x, mixed.view(rows, -1))
-        return self._rms(x, self._norm)
+    def _embed(self, ids: Tensor) -> Tensor:
+        if self.group.size == 1:
+            return functional.embedding(ids, self.embedding)
+        mine = (ids >= self.first_id) & (ids < self._end_id)
+        x = functional.embedding((ids - self.first_id).clamp(0, len(self.embedding) - 1), self.embedding)
+        return self.group.sum(x.masked_fill_(~mine.unsqueeze(1), 0))
 
     def _project(self, layer: _Weights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [..., hidden] → q [..., heads, head_dim], k and v [..., kv_heads, head_dim], q and k rotated."""
+        """x [N, hidden] → q [N, heads, head_dim], k and v [N, kv_heads, head_dim], q and k rotated."""
         normed = x if self.config.swin_norm else self._rms(x, layer.input_norm)
-        heads = functional.linear(normed, layer.qkv).view(*x.shape[:-1], -1, self.config.head_dim)
-        qk, v = torch.split(heads, [self._heads + self._kv_heads, self._kv_heads], -2)
+        heads = functional.linear(normed, layer.qkv).view(len(x), -1, self.config.head_dim)
+        qk, v = torch.split(heads, [self._heads + self._kv_heads, self._kv_heads], 1)
         qk = functional.layer_norm(qk, qk.shape[-1:], eps=1e-5)
         qk = rotate(torch.addcmul(layer.head_bias, qk, layer.head_norm), cos, sin)
-        q, k = torch.split(qk, [self._heads, self._kv_heads], -2)
+        q, k = torch.split(qk, [self._heads, self._kv_heads], 1)
         return q, k, v
 
     def _after(self, layer: _Weights, x: Tensor, mixed: Tensor) -> Tensor:
         """The residual stream with attention's output and the feed-forward block's added."""
-        attended = functional.linear(mixed, layer.out)
+        attended = self.group.sum(functional.linear(mixed, layer.out))
         if self.config.swin_norm:
             x = x + self._rms(attended, layer.input_norm)
             return x + self._rms(self._feed_forward(layer, x), layer.post_norm)
@@ -143,7 +131,7 @@ class Runner:
 
     def _feed_forward(self, layer: _Weights, x: Tensor) -> Tensor:
         gate, up = functional.linear(x, layer.gate_up).chunk(2, -1)
-        return functional.linear(functional.silu(gate) * up, layer.down)
+        return self.group.sum(functional.linear(functional.silu(gate) * up, layer.down))
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         wide = x.float() if x.dtype.itemsize < 4 else x

@@ -60,10 +60,17 @@ def sample(logits: Tensor, draw: Draw, uniform: Tensor) -> Tensor:
     best = logits.argmax(-1)
     if draw.greedy:
         return best
-    cold = draw.temperature == 0
+    chosen = inverse(distribution(logits, draw), uniform)
+    return torch.where(draw.temperature == 0, best, chosen)
+
+
+def distribution(logits: Tensor, draw: Draw) -> Tensor:
+    """What `sample` draws from: probabilities, float64 [rows, choices], up to a factor per row."""
+    best = logits.argmax(-1, keepdim=True)
+    cold = (draw.temperature == 0).unsqueeze(1)
     # Less than the largest, in float64: no temperature above 0 is so small that it overflows into NaN.
-    below = (logits - logits.gather(1, best.unsqueeze(1))).double()
-    probabilities = torch.softmax(below / torch.where(cold, 1.0, draw.temperature).unsqueeze(1), -1)
+    below = (logits - logits.gather(1, best)).double()
+    probabilities = torch.softmax(below / torch.where(cold, 1.0, draw.temperature.unsqueeze(1)), -1)
     if draw.truncated:
         ordered, order = probabilities.sort(stable=True, dim=-1, descending=True)
         rank = torch.arange(ordered.shape[1], device=logits.device)
@@ -74,12 +81,12 @@ def sample(logits: Tensor, draw: Draw, uniform: Tensor) -> Tensor:
         kept = torch.zeros_like(nucleus).scatter_(1, order, nucleus & (ordered > 0))
         # Back in the order of ids, so that a row without truncation draws as it would among its like.
         probabilities = probabilities.masked_fill(~kept, 0.0)
-    chosen = _inverse(probabilities.cumsum(-1), uniform)
-    return torch.where(cold, best, chosen)
+    return probabilities
 
 
-def _inverse(cumulative: Tensor, uniform: Tensor) -> Tensor:
-    """First index at which the cumulative weight exceeds the uniform share of the total: int64 [rows]."""
+def inverse(weights: Tensor, uniform: Tensor) -> Tensor:
+    """First index at which the sum of weights [rows, choices] exceeds the uniform share of the total: int64 [rows]."""
+    cumulative = weights.cumsum(-1)
     target = (uniform * cumulative[:, -1]).unsqueeze(1)
     # Rounding may lift the target to the total itself: never go beyond the last choice that has weight.
     last = (cumulative < cumulative[:, -1:]).sum(-1)

@@ -6,9 +6,11 @@ import math
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from services.checkpoint import Vocabulary
 from services.llm.events import Confidence, Finish, FinishReason, TokenLogprob, Usage
@@ -27,18 +29,31 @@ class Phase(Enum):
 
 @dataclass(eq=False)
 class Row:
-    """A row of the batch: a sequence's own or one of its companions'.
+    """A row of the batch: a sequence's own or one of its companions'. `Batch` alone changes the last four.
 
     Attributes:
-        index: its place in the batch.
         weight: what its logits count for in the guided mixture.
-        position: number of positions in the cache; mirrors `RowState.positions`.
+        index: its place in the batch; -1 = none.
+        blocks: cache blocks that hold its positions, in order.
+        keys: what its full blocks are found by, as far as known.
+        registered: blocks that others can find.
     """
 
     sequence: Sequence
     weight: float = 1.0
     index: int = -1
-    position: int = 0
+    blocks: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    registered: int = 0
+
+
+@dataclass
+class Stashed:
+    """What a preempted row needs to go on: its ids so far, and its `RowState`."""
+
+    row: Row
+    ids: NDArray[np.int64]
+    state: tuple[Tensor, ...]
 
 
 @dataclass
@@ -68,6 +83,11 @@ class Sequence:
 
     Attributes:
         rows_needed: rows that it may hold at once, companions included.
+        stashed: its rows, while it is preempted.
+        cached: prompt tokens that came out of the cache.
+        number: order of arrival.
+        drafting: whether its picture has drafts.
+        keys: what the full blocks of its prompt are found by, once somebody asked.
     """
 
     job: Job
@@ -85,15 +105,30 @@ class Sequence:
     end_id: int | None = None
     images: int = 0
     tally: Tally = field(default_factory=Tally)
+    stashed: list[Stashed] = field(default_factory=list)
+    cached: int = 0
+    number: int = 0
+    keys: list[bytes] | None = None
+    drafting: bool = False
 
     def __post_init__(self) -> None:
         self.row = Row(self)
         self.rows_needed = 1 + most_companions(self.job)
 
+    @cached_property
+    def random(self) -> np.random.Generator:
+        """Numbers for drafting, of its own."""
+        return np.random.Generator(np.random.Philox([self.job.sampling.seed, 1]))
+
     @property
-    def done_tokens(self) -> int:
-        """Tokens of prompt and answer, the one drawn last included."""
-        return self.row.position + 1
+    def rows(self) -> list[Row]:
+        """Its own row, then its companions'."""
+        return [self.row, *self.companions]
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Who goes first: the smaller. Higher priority, then earlier arrival."""
+        return -self.job.priority, self.number
 
     def dead(self, now: float) -> bool:
         """Whether it was cancelled or its deadline has passed at monotonic time `now`."""
@@ -103,6 +138,7 @@ class Sequence:
     def begin_picture(self, codes: int) -> None:
         """Begin-of-image has been drawn or forced."""
         self.phase, self.codes_left, self.needs_companions = Phase.CODES, codes, True
+        self.drafting = False
         self.images += 1
 
     def usage(self, codes_per_image: int, completed: int) -> Usage:
@@ -112,7 +148,7 @@ class Sequence:
             prompt_image_tokens=self.job.prompt_images * codes_per_image,
             completion_image_tokens=self.images * codes_per_image,
             images=self.images,
-            cached_tokens=0,
+            cached_tokens=self.cached,
             seed=self.job.sampling.seed,
         )
 

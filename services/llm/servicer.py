@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,6 +33,8 @@ _REASONS = {
     events.FinishReason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
 }
 
+_CALLER = re.compile(r"[A-Za-z0-9._-]{0,64}")
+
 
 class LanguageModelServicer:
     """Translates between the protocol's messages and the engine's types; raises `MedMaxError`s."""
@@ -50,9 +53,7 @@ class LanguageModelServicer:
             CheckpointError: the checkpoint is incomplete or damaged.
             ConfigurationError: the settings do not fit it.
         """
-        return cls(
-            Engine.from_checkpoint(open_checkpoint(settings.checkpoint, settings.vqgan), settings), settings
-        )
+        return cls(Engine(open_checkpoint(settings.checkpoint, settings.vqgan), settings), settings)
 
     async def Generate(
         self, request: llm_pb2.LanguageModelGenerateRequest, context: Any = None
@@ -82,6 +83,8 @@ class LanguageModelServicer:
             raise InvalidInput(f"no such output mode: {message.mode}", field="mode")
         if message.priority not in _PRIORITIES:
             raise InvalidInput(f"no such priority: {message.priority}", field="priority")
+        if not _CALLER.fullmatch(message.caller):
+            raise InvalidInput("at most 64 characters of A-Z a-z 0-9 . _ -", field="caller")
         return GenerationRequest(
             prompt_ids=list(message.prompt_ids),
             mode=_MODES[message.mode],
@@ -91,6 +94,8 @@ class LanguageModelServicer:
             stop=tuple(message.stop),
             top_logprobs=message.top_logprobs if message.HasField("top_logprobs") else None,
             priority=_PRIORITIES[message.priority],
+            caller=message.caller,
+            preview_codes=message.preview_codes,
             deadline=Deadline.after(message.context.timeout_ms, self._settings.request_timeout_s),
         )
 
@@ -105,6 +110,11 @@ class LanguageModelServicer:
             codes = common_pb2.ImageCodes(codes=event.codes, height=rows, width=columns)
             picture = llm_pb2.ImageSpan(codes=codes, confidence=_confidence(event.confidence))
             return llm_pb2.LanguageModelEvent(image=picture)
+        if isinstance(event, events.Preview):
+            rows, columns = self._grid
+            return llm_pb2.LanguageModelEvent(
+                preview=llm_pb2.ImagePreview(codes=event.codes, height=rows, width=columns)
+            )
         usage = event.usage
         return llm_pb2.LanguageModelEvent(
             finish=llm_pb2.Finish(

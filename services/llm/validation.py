@@ -13,7 +13,7 @@ from services.checkpoint import GenerationDefaults, Vocabulary
 from services.errors import ContextOverflow, InvalidInput
 from services.llm.request import GenerationRequest, Job, OutputMode, Sampling, SamplingRequest
 
-MAX_IMAGES, MAX_STOPS, MAX_STOP_CHARS, MAX_TOP_LOGPROBS = 16, 4, 64, 20
+MAX_IMAGES, MAX_STOPS, MAX_STOP_CHARS, MAX_TOP_LOGPROBS, MAX_PREVIEW_CODES = 16, 4, 64, 20, 65535
 _DEFAULT_IMAGES = {OutputMode.TEXT: 0, OutputMode.IMAGE: 1, OutputMode.INTERLEAVED: 4}
 
 
@@ -70,6 +70,8 @@ def resolve(request: GenerationRequest, limits: Limits) -> Job:
     top = request.top_logprobs
     if top is not None and not 0 <= top <= MAX_TOP_LOGPROBS:
         raise InvalidInput(f"must be from 0 to {MAX_TOP_LOGPROBS}", field="top_logprobs")
+    if not 0 <= request.preview_codes <= MAX_PREVIEW_CODES:
+        raise InvalidInput(f"must be from 0 to {MAX_PREVIEW_CODES}", field="preview_codes")
     return Job(
         prompt=prompt,
         prompt_tokens=length,
@@ -82,6 +84,8 @@ def resolve(request: GenerationRequest, limits: Limits) -> Job:
         top_logprobs=top,
         priority=request.priority,
         deadline=request.deadline,
+        caller=request.caller,
+        preview_codes=request.preview_codes,
     )
 
 

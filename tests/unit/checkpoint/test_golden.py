@@ -110,7 +110,7 @@ def test_greedy_text_and_guided_greedy_pictures_are_identical(golden: Golden, di
         )
         for case in expected["greedy_image"]
     ]
-    engine = Engine.from_checkpoint(checkpoint, settings(directory))
+    engine = Engine(checkpoint, settings(directory))
     try:
         # All in one batch: what else is in it must not matter.
         answers = engine.generate_batch([*texts, *pictures])

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from services import metrics
 from services.errors import InvalidImage
+from services.pb.medmax.v1 import common_pb2, llm_pb2
 
 
 def _count(service: str, code: str) -> float:
@@ -104,3 +106,34 @@ def test_processes_share_a_page_and_the_dead_leave_it(tmp_path: Path) -> None:
     assert 'medmax_requests_ongoing{service="llm"} 1.0' in one
     workers[1].kill()
     workers[1].wait()
+
+
+async def test_an_answers_tokens_are_counted_by_modality_and_its_times_observed() -> None:
+    def sample(name: str, **labels: str) -> float:
+        return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+
+    names = ("queue_seconds", "first_token_seconds", "token_seconds")
+    before = [sample(f"medmax_llm_{name}_count") for name in names]
+    counted = {kind: sample("medmax_llm_tokens_total", modality=kind) for kind in ("text", "image")}
+    closed = False
+
+    async def answer() -> AsyncIterator[llm_pb2.LanguageModelEvent]:
+        nonlocal closed
+        try:
+            for ids in ([1], [2, 3], [4]):
+                yield llm_pb2.LanguageModelEvent(text=llm_pb2.TextSpan(text="a", token_ids=ids))
+            yield llm_pb2.LanguageModelEvent(image=llm_pb2.ImageSpan())
+            usage = common_pb2.Usage(completion_tokens=22, completion_image_tokens=16)
+            yield llm_pb2.LanguageModelEvent(finish=llm_pb2.Finish(usage=usage, queue_ms=3, first_token_ms=5))
+        finally:
+            closed = True
+
+    assert len([event async for event in metrics.track_tokens(answer())]) == 5
+    after = [sample(f"medmax_llm_{name}_count") for name in names]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 2]
+    assert sample("medmax_llm_tokens_total", modality="image") - counted["image"] == 16
+    assert sample("medmax_llm_tokens_total", modality="text") - counted["text"] == 6
+    closed = False
+    async with aclosing(metrics.track_tokens(answer())) as stream:
+        await anext(stream)
+    assert closed, "letting go of the metrics lets go of the answer"

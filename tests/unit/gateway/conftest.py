@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def long_prompt(checkpoint: Path) -> str:
     """A text on which this model, greedily, goes on until the context is full."""
-    engine = Engine.from_checkpoint(open_checkpoint(checkpoint), Settings(threads=1))
+    engine = Engine(open_checkpoint(checkpoint), Settings(threads=1))
     vocabulary = open_checkpoint(checkpoint).vocabulary
     try:
         for text in "abcdefghijklmnopqrstuvwxyz":

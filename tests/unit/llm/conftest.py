@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from services.config import Settings
 from services.llm.engine import Engine
 from services.llm.load import load_model
 from services.llm.model import Chameleon
-from services.llm.runner import Runner
 from tests.support.tiny import tiny_checkpoint
 
 SHAPES = {
@@ -45,11 +45,8 @@ def models(checkpoints: dict[str, Checkpoint]) -> dict[str, Chameleon]:
 @pytest.fixture(scope="session")
 def engines(checkpoints: dict[str, Checkpoint]) -> Iterator[dict[str, Engine]]:
     """In float64: with float32, one token in some ten thousand is a tie within rounding, which either side may win."""
-    settings = Settings(threads=1)
-    engines = {
-        name: Engine(c, Runner(load_model(c, dtype=torch.float64)), settings, rows=10)
-        for name, c in checkpoints.items()
-    }
+    settings = Settings(threads=1, max_batch=10)
+    engines = {name: Engine(c, settings, dtype=torch.float64) for name, c in checkpoints.items()}
     yield engines
     for engine in engines.values():
         engine.close()
@@ -66,3 +63,15 @@ def engine(_engine: Engine) -> Iterator[Engine]:
     yield _engine
     _engine.check_integrity()
     _engine.check_health()
+
+
+@contextmanager
+def shared(checkpoint: Checkpoint, size: int, **changes: object) -> Iterator[Engine]:
+    """An engine in float64 whose model `size` processes share."""
+    engine = Engine(
+        checkpoint, Settings(threads=1, max_batch=10, tensor_parallel=size, **changes), dtype=torch.float64
+    )
+    try:
+        yield engine
+    finally:
+        engine.close()

@@ -22,9 +22,9 @@ from services.errors import (
     Overloaded,
     Unavailable,
 )
-from services.llm.decoding import Decoding
+from services.llm.compute import Computer, Work
 from services.llm.engine import Engine
-from services.llm.events import Answer, Finish, FinishReason, Picture, Text
+from services.llm.events import Answer, Finish, FinishReason, Picture, Preview, Text
 from services.llm.model import Chameleon
 from services.llm.request import GenerationRequest, OutputMode, Priority, Sampling, SamplingRequest
 from services.llm.sequence import guidance_weights, most_companions
@@ -79,7 +79,7 @@ def small(checkpoint: Checkpoint) -> Iterator[Engine]:
     """An engine of its own with three rows and a line of four."""
     settings = Settings(threads=1, max_batch=3)
     settings.llm.max_queued_requests = 4
-    engine = Engine.from_checkpoint(checkpoint, settings)
+    engine = Engine(checkpoint, settings)
     yield engine
     engine.close(0)
 
@@ -441,7 +441,7 @@ def test_logits_that_are_not_finite_fail_their_sequence_and_spoil_no_later_one(
     short = GenerationRequest(prompt(checkpoint, "hi"), TEXT, 12, sampling=LONG)
     long = GenerationRequest([*prompt(checkpoint), *[60] * 80], TEXT, 12, sampling=LONG)
     expected = small.generate_batch([short, long])
-    poison, runner = checkpoint.vocabulary.encode("~")[0], small._scheduler._decoding._runner
+    poison, runner = checkpoint.vocabulary.encode("~")[0], small._computer.runner
     healthy = runner.embedding.clone()
     runner.embedding[poison] = torch.nan
     for mode in (TEXT, IMAGE):
@@ -455,16 +455,16 @@ def test_logits_that_are_not_finite_fail_their_sequence_and_spoil_no_later_one(
 async def test_a_failing_step_loop_fails_every_caller_and_refuses_new_work(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.from_checkpoint(checkpoint, Settings(threads=1, max_batch=3))
+    engine = Engine(checkpoint, Settings(threads=1, max_batch=3))
     slow(engine, monkeypatch)
     request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG)
     tasks = [asyncio.create_task(collect(engine.submit(request))) for _ in range(3)]
     await asyncio.sleep(0.05)
 
-    def broken(reading: int) -> torch.Tensor:
+    def broken(work: Work) -> None:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(engine._scheduler._decoding, "read", broken)
+    monkeypatch.setattr(engine._scheduler, "_compute", broken)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(o) for o in outcomes] == [InternalError] * 3
     assert "device lost" not in str(outcomes[0])
@@ -478,16 +478,16 @@ async def test_a_failing_step_loop_fails_every_caller_and_refuses_new_work(
 def test_a_model_that_does_not_run_is_found_out_at_the_start(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Decoding) -> None:
+    def broken(self: Computer, work: Work) -> None:
         raise RuntimeError("no kernel for this device")
 
-    monkeypatch.setattr(Decoding, "warm_up", broken)
+    monkeypatch.setattr(Computer, "__call__", broken)
     with pytest.raises(InternalError):
-        Engine.from_checkpoint(checkpoint, Settings(threads=1))
+        Engine(checkpoint, Settings(threads=1))
 
 
 async def test_closing_lets_the_accepted_finish_and_refuses_the_rest(checkpoint: Checkpoint) -> None:
-    engine = Engine.from_checkpoint(checkpoint, Settings(threads=1))
+    engine = Engine(checkpoint, Settings(threads=1))
     request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG)
     task = asyncio.create_task(collect(engine.submit(request)))
     await asyncio.sleep(0)
@@ -502,7 +502,7 @@ async def test_closing_lets_the_accepted_finish_and_refuses_the_rest(checkpoint:
 async def test_closing_without_patience_fails_what_runs(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.from_checkpoint(checkpoint, Settings(threads=1))
+    engine = Engine(checkpoint, Settings(threads=1))
     slow(engine, monkeypatch)
     task = asyncio.create_task(
         collect(engine.submit(GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG)))
@@ -518,10 +518,10 @@ def test_a_cache_too_small_for_one_guided_answer_is_refused_with_the_size_needed
 ) -> None:
     big = replace(checkpoint, config=replace(checkpoint.config, max_position_embeddings=1 << 16))
     with pytest.raises(ConfigurationError, match="at least") as caught:
-        Engine.from_checkpoint(big, Settings(threads=1, kv_cache_bytes=1 << 20))
+        Engine(big, Settings(threads=1, kv_cache_bytes=1 << 20))
     assert caught.value.field == "MEDMAX_KV_CACHE_BYTES"
     with pytest.raises(ConfigurationError) as caught:
-        Engine.from_checkpoint(checkpoint, Settings(max_batch=2))
+        Engine(checkpoint, Settings(max_batch=2))
     assert caught.value.field == "MEDMAX_MAX_BATCH"
 
 
@@ -534,3 +534,45 @@ async def test_times_in_the_finish_are_from_arrival(
     # Each takes two of the three rows, so the second waits for the first's sixteen steps.
     assert first.finish.queue_ms < 100 < second.finish.queue_ms
     assert second.finish.first_token_ms > second.finish.queue_ms
+
+
+# Previews
+
+
+@pytest.mark.parametrize("window", [1, 4])
+async def test_previews_show_the_codes_drawn_so_far(checkpoint: Checkpoint, window: int) -> None:
+    engine = Engine(checkpoint, Settings(threads=1, speculative_codes=window))
+    request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=LONG, preview_codes=5)
+    *previews, picture, _ = [event async for event in engine.submit(request)]
+    engine.close()
+    assert isinstance(picture, Picture)
+    assert all(isinstance(preview, Preview) for preview in previews)
+    lengths = [len(preview.codes) for preview in previews]
+    assert [length // 5 for length in lengths] == [1, 2, 3]
+    assert all(preview.codes == picture.codes[: len(preview.codes)] for preview in previews)
+
+
+def test_previews_come_only_where_asked_and_not_too_often(engine: Engine, checkpoint: Checkpoint) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        engine.generate_batch([GenerationRequest(prompt(checkpoint), IMAGE, preview_codes=-1)])
+    assert caught.value.field == "preview_codes"
+    request = GenerationRequest(prompt(checkpoint), IMAGE, preview_codes=1)
+    assert len(engine.generate_batch([request])[0].parts) == 1
+
+
+# Fair shares
+
+
+async def test_a_caller_with_many_requests_delays_anothers_by_one(
+    small: Engine, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(small, monkeypatch, 0.002)
+    request = GenerationRequest(prompt(checkpoint), IMAGE, sampling=SamplingRequest(guidance_text=3))
+    order: list[str] = []
+
+    async def ask(caller: str) -> None:
+        await collect(small.submit(replace(request, caller=caller)))
+        order.append(caller)
+
+    await asyncio.gather(*map(ask, ["greedy", "greedy", "greedy", "modest"]))
+    assert order.index("modest") == 1

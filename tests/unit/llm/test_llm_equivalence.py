@@ -172,7 +172,7 @@ def test_an_engine_too_small_for_all_at_once_still_answers_all(
         for seed in range(6)
         for mode in OutputMode
     ]
-    narrow = Engine.from_checkpoint(checkpoint, Settings(threads=1, max_batch=3))
+    narrow = Engine(checkpoint, Settings(threads=1, max_batch=3))
     try:
         alone = narrow.generate_batch(asked)
         narrow.check_integrity()
@@ -188,7 +188,7 @@ def _content(answers: list[Answer]) -> list[tuple[str, list[tuple[int, ...]]]]:
 
 def test_half_precision_answers_and_keeps_the_grammar(tmp_path: Path) -> None:
     half = open_checkpoint(tiny_checkpoint(tmp_path))
-    engine = Engine.from_checkpoint(half, Settings(threads=1, dtype=DType.BFLOAT16))
+    engine = Engine(half, Settings(threads=1, dtype=DType.BFLOAT16))
     try:
         answers = engine.generate_batch(
             [GenerationRequest(prompt(half, seed, 6, 1), OutputMode.INTERLEAVED, 60) for seed in range(4)]

@@ -1,35 +1,101 @@
 from __future__ import annotations
 
-import copy
-
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from services.checkpoint import Checkpoint
+from services.checkpoint import Checkpoint, ModelConfig
+from services.llm.attention import Attention, CpuAttention, TorchAttention
+from services.llm.batch import Batch
 from services.llm.kv_cache import KVCache
 from services.llm.model import Chameleon
 from services.llm.runner import Runner
+from services.llm.sequence import Row
 
 CPU = torch.device("cpu")
+BACKENDS = {"loops": lambda cache: CpuAttention(cache, 1), "torch": TorchAttention}
 
 
+def runner_of(model: Chameleon) -> Runner:
+    return Runner(model.config, model.state_dict())
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
 @pytest.mark.parametrize("shape", ["mha", "gqa_swin"])
-def test_cached_steps_equal_the_full_computation(
-    shape: str, checkpoints: dict[str, Checkpoint], models: dict[str, Chameleon]
+@given(pieces=st.lists(st.tuples(*[st.integers(0, 70)] * 3), max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_reading_in_any_pieces_equals_the_full_computation(
+    shape: str,
+    backend: str,
+    pieces: list[tuple[int, ...]],
+    checkpoints: dict[str, Checkpoint],
+    models: dict[str, Chameleon],
 ) -> None:
+    """Three rows in steps of random numbers of ids each, short and long, beside each other."""
     model, config = models[shape], checkpoints[shape].config
-    ids = torch.randint(0, config.vocab_size, (3, 40), generator=torch.Generator().manual_seed(1))
-    lengths = torch.tensor([7, 25, 30])
-    runner, cache = Runner(copy.deepcopy(model)), KVCache(config, 4, torch.float64, CPU)
+    ids = torch.randint(0, config.vocab_size, (3, 100), generator=torch.Generator().manual_seed(1))
+    runner, cache = runner_of(model), KVCache(config, 24, torch.float64, CPU)
+    attention: Attention = BACKENDS[backend](cache)
+    batch, rows = Batch(config, 4, cache), [Row(None) for _ in range(3)]  # type: ignore[arg-type]
     with torch.inference_mode():
         expected = model(ids)
-        hidden = runner.prefill(ids[:, :30], lengths, cache, 0)
-        for step in range(8):
-            positions = lengths - 1 + step
-            got = hidden @ runner.head.T
-            torch.testing.assert_close(got, expected[torch.arange(3), positions], rtol=1e-4, atol=1e-4)
-            positions = positions + 1
-            hidden = runner.step(ids[torch.arange(3), positions], positions, cache, int(positions.max()) + 1)
+        for row, line in zip(rows, ids.numpy(), strict=True):
+            batch.add(row, line)
+        for piece in [*pieces, (100, 100, 100)]:
+            left = batch.length - batch.read
+            counts = [min(n, int(left[row.index])) for row, n in zip(rows, piece, strict=True)]
+            reading = [(row, n) for row, n in zip(rows, counts, strict=True) if n]
+            if not reading:
+                continue
+            for row, n in reading:
+                batch.length[row.index] = batch.read[row.index] + n  # as if no more were known
+                assert batch.grow(row, int(batch.length[row.index]))
+            places = np.array([row.index for row, _ in reading])
+            step = batch.step(places, np.array([n for _, n in reading]))
+            got = runner.forward(step, attention) @ runner.head.T
+            for place, logits in zip(step.ends.tolist(), got, strict=True):
+                row = next(i for i, r in enumerate(rows) if r.index == place)
+                torch.testing.assert_close(logits, expected[row, batch.read[place] - 1], rtol=1e-9, atol=1e-9)
+            batch.length[[row.index for row in rows]] = 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(6, 6, 32), (8, 2, 64), (2, 1, 12)])
+def test_compiled_attention_equals_torchs(dtype: torch.dtype, heads: int, kv_heads: int, dim: int) -> None:
+    config = ModelConfig(
+        vocab_size=300,
+        hidden_size=heads * dim,
+        num_hidden_layers=1,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=8,
+        max_position_embeddings=160,
+    )
+    random = torch.Generator().manual_seed(3)
+    caches = [KVCache(config, 40, dtype, CPU) for _ in range(2)]
+    batches = [Batch(config, 4, cache) for cache in caches]
+    lengths = [1, 37, 150]
+    for batch in batches:
+        for length in lengths:
+            row = Row(None)  # type: ignore[arg-type]
+            batch.add(row, np.arange(length))
+            assert batch.grow(row, length)
+    # What somebody else left in the cache must not matter, even where it is not a number.
+    caches[0].keys.fill_(torch.nan)
+    caches[0].values.fill_(torch.nan)
+    n = sum(lengths)
+    q = torch.randn(n, heads, dim, generator=random).to(dtype)
+    k, v = (torch.randn(n, kv_heads, dim, generator=random).to(dtype) for _ in range(2))
+    mixed = []
+    for batch, attention in zip(
+        batches, (CpuAttention(caches[0], 2), TorchAttention(caches[1])), strict=True
+    ):
+        step = batch.step(np.arange(3), np.array(lengths))
+        mixed.append(attention(0, q, k, v, step).float())
+    tolerance = 2e-2 if dtype is torch.bfloat16 else 1e-5
+    torch.testing.assert_close(mixed[0], mixed[1], rtol=tolerance, atol=tolerance)
 
 
 def test_no_position_sees_what_follows_it(checkpoint: Checkpoint, models: dict[str, Chameleon]) -> None:
@@ -53,9 +119,7 @@ def test_every_parameter_learns_and_has_the_name_that_checkpoints_use(
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters())
 
 
-def test_fusing_takes_the_weights_out_of_the_model(
-    checkpoint: Checkpoint, models: dict[str, Chameleon]
-) -> None:
-    model = copy.deepcopy(models["mha"])
-    Runner(model)
-    assert all(p.is_meta for layer in model.layers for p in layer.parameters())
+def test_fusing_takes_the_weights_out_of_the_given_state(models: dict[str, Chameleon]) -> None:
+    state = dict(models["mha"].state_dict())
+    Runner(models["mha"].config, state)
+    assert not state

@@ -122,3 +122,17 @@ async def test_from_settings_to_close(tmp_path: Path) -> None:
     await servicer.close()
     with pytest.raises(Unavailable):
         await servicer.check_health()
+
+
+async def test_previews_and_callers_travel_and_are_checked(
+    servicer: LanguageModelServicer, checkpoint: Checkpoint
+) -> None:
+    drawn = ask(checkpoint, mode=common_pb2.OUTPUT_MODE_IMAGE, preview_codes=8, caller="ward-3")
+    preview, picture, _ = await events(servicer.Generate(drawn))
+    assert (preview.preview.height, preview.preview.width) == (GRID, GRID)
+    assert list(preview.preview.codes) == list(picture.image.codes.codes)[:8]
+    for field, wrong in (("caller", "x" * 65), ("caller", "Erika Mustermann"), ("preview_codes", 65536)):
+        with pytest.raises(InvalidInput) as caught:
+            await events(servicer.Generate(ask(checkpoint, **{field: wrong})))
+        assert caught.value.field == field
+        assert "Erika" not in str(caught.value)

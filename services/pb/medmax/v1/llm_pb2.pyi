@@ -55,6 +55,8 @@ class LanguageModelGenerateRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    PREVIEW_CODES_FIELD_NUMBER: _builtins.int
     mode: _common_pb2.OutputMode.ValueType
     max_new_tokens: _builtins.int
     """New tokens of text and codes together; unset = what the context leaves."""
@@ -63,6 +65,12 @@ class LanguageModelGenerateRequest(_message.Message):
     top_logprobs: _builtins.int
     """Return each text token's log-probability and this many likeliest alternatives (0 to 20)."""
     priority: Global___Priority.ValueType
+    caller: _builtins.str
+    """Name of who asks: callers of one priority get equal shares of the work. At most 64 characters of
+    [A-Za-z0-9._-]; empty = one nameless caller. The gateway puts the name of the API key here.
+    """
+    preview_codes: _builtins.int
+    """Send a `preview` each time this many more codes of a picture are drawn, 1 to 65535; 0 = none."""
     @_builtins.property
     def context(self) -> _common_pb2.RequestContext: ...
     @_builtins.property
@@ -89,10 +97,12 @@ class LanguageModelGenerateRequest(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         top_logprobs: _builtins.int | None = ...,
         priority: Global___Priority.ValueType = ...,
+        caller: _builtins.str = ...,
+        preview_codes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "mode", b"mode", "priority", b"priority", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "stop", b"stop", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "caller", b"caller", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "mode", b"mode", "preview_codes", b"preview_codes", "priority", b"priority", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "stop", b"stop", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_images: _TypeAlias = _typing.Literal["max_images"]  # noqa: Y015
     _WhichOneofArgType__max_images: _TypeAlias = _typing.Literal["_max_images", b"_max_images"]  # noqa: Y015
@@ -116,24 +126,28 @@ class LanguageModelEvent(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def text(self) -> Global___TextSpan: ...
     @_builtins.property
     def image(self) -> Global___ImageSpan: ...
     @_builtins.property
     def finish(self) -> Global___Finish: ...
+    @_builtins.property
+    def preview(self) -> Global___ImagePreview: ...
     def __init__(
         self,
         *,
         text: Global___TextSpan | None = ...,
         image: Global___ImageSpan | None = ...,
         finish: Global___Finish | None = ...,
+        preview: Global___ImagePreview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finish", b"finish", "image", b"image", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finish", b"finish", "image", b"image", "preview", b"preview", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finish", b"finish", "image", b"image", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finish", b"finish", "image", b"image", "preview", b"preview", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text", "image", "finish"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text", "image", "finish", "preview"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -225,6 +239,37 @@ class ImageSpan(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageSpan: _TypeAlias = ImageSpan  # noqa: Y015
+
+@_typing.final
+class ImagePreview(_message.Message):
+    """A picture that is being drawn. Sent only where `preview_codes` asked; the `image` that follows holds all codes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODES_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Cells per column and per row of the whole picture."""
+    width: _builtins.int
+    @_builtins.property
+    def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The codes drawn so far, row-major from the top left."""
+
+    def __init__(
+        self,
+        *,
+        codes: _abc.Iterable[_builtins.int] | None = ...,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImagePreview: _TypeAlias = ImagePreview  # noqa: Y015
 
 @_typing.final
 class Finish(_message.Message):

@@ -47,7 +47,7 @@ class LanguageModelServicer:
     """
 
     def Generate(self, request, context):
-        """Events: any number of `text` and `image`, then exactly one `finish`, unless the stream ends in an error.
+        """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
         A caller who goes away frees its work at the next step.
         INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
         prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.

@@ -34,7 +34,7 @@ class LanguageModelStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LanguageModelAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_llm_pb2.LanguageModelGenerateRequest, _llm_pb2.LanguageModelEvent]
-    """Events: any number of `text` and `image`, then exactly one `finish`, unless the stream ends in an error.
+    """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
     A caller who goes away frees its work at the next step.
     INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
     prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.
@@ -47,7 +47,7 @@ class LanguageModelAsyncStub(LanguageModelStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_llm_pb2.LanguageModelGenerateRequest, _llm_pb2.LanguageModelEvent]  # type: ignore[assignment]
-    """Events: any number of `text` and `image`, then exactly one `finish`, unless the stream ends in an error.
+    """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
     A caller who goes away frees its work at the next step.
     INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
     prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.
@@ -63,7 +63,7 @@ class LanguageModelServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.LanguageModelGenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_llm_pb2.LanguageModelEvent], _abc.AsyncIterator[_llm_pb2.LanguageModelEvent]]:
-        """Events: any number of `text` and `image`, then exactly one `finish`, unless the stream ends in an error.
+        """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
         A caller who goes away frees its work at the next step.
         INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
         prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.

@@ -1,0 +1,102 @@
+"""What every rank computes in a step: hidden states of the rows, logits of those that draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from services.checkpoint import Vocabulary
+from services.checkpoint.config import ModelConfig
+from services.llm.attention import Attention
+from services.llm.group import joined
+from services.llm.kv_cache import BLOCK, blocks_for
+from services.llm.runner import Runner
+from services.llm.step import Chunk, Step
+
+_WORTH_SHARING = 50_000_000  # multiplications of one step
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step, and whose logits are wanted.
+
+    Attributes:
+        step: what is read; None where only logits are wanted.
+        text: int64 [n], places of kept hidden states (`Step.ends`) from which text is drawn; may be empty.
+        codes: int64 [m], those from which image codes are.
+    """
+
+    step: Step | None
+    text: Tensor
+    codes: Tensor
+
+
+class Computer:
+    """A rank's part of the model, with the hidden state at each row's last token. Use from one thread."""
+
+    def __init__(
+        self, runner: Runner, attention: Attention, vocabulary: Vocabulary, places: int, threads: int
+    ) -> None:
+        """
+        places: hidden states that are kept.
+        threads: torch threads for work that is worth sharing."""
+        self.runner, self.attention, self._threads = runner, attention, threads
+        device = runner.device
+        self._hidden = torch.zeros(places, runner.config.hidden_size, dtype=runner.dtype, device=device)
+        first = runner.first_id
+        ids = torch.arange(first, first + len(runner.head), device=device)
+        self._ids = ids
+        # In an image span only the codes' rows of the output embedding count.
+        codes = torch.from_numpy(vocabulary.code_ids).to(device)
+        mine = (codes >= first) & (codes < first + len(runner.head))
+        self._code_places = mine.nonzero().flatten()
+        self._code_head = runner.head[codes[mine] - first].contiguous()
+        self._codes = len(codes)
+
+    def __call__(self, work: Work) -> tuple[Tensor | None, Tensor | None]:
+        """Logits of text [n, vocabulary] and of codes [m, codes], float32 or wider; None where nobody draws."""
+        group, step = self.runner.group, work.step
+        if step is not None:
+            self._use_threads(len(step.ids))
+            self._hidden[step.ends] = self.runner.forward(step, self.attention)
+        text = codes = None
+        if len(work.text):
+            part = functional.linear(self._hidden[work.text], self.runner.head)
+            text = _wide(joined(group, part, self._ids, self.runner.config.vocab_size))
+        if len(work.codes):
+            part = functional.linear(self._hidden[work.codes], self._code_head)
+            codes = _wide(joined(group, part, self._code_places, self._codes))
+        return text, codes
+
+    def _use_threads(self, ids: int) -> None:
+        """All threads for much work, one for little: sharing a small product costs more than it saves."""
+        threads = self._threads if ids * self.runner.parameters > _WORTH_SHARING else 1
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+
+
+def trials(config: ModelConfig, device: torch.device) -> Iterator[Work]:
+    """Steps of a prompt and of a single id that touch nothing in use, to make the first real ones as fast as the rest."""
+    rows = torch.zeros(1, dtype=torch.int64, device=device)
+    table = torch.zeros(1, blocks_for(config.context), dtype=torch.int32, device=device)
+    for count in (BLOCK, 1):
+        step = Step(
+            ids=rows.repeat(count),
+            rows=rows.repeat(count),
+            positions=torch.arange(count, device=device),
+            tables=table,
+            singles=count if count == 1 else 0,
+            extent=1,
+            chunks=() if count == 1 else (Chunk(0, count, 0, 0),),
+            last=rows + count - 1,
+            ends=rows,
+        )
+        yield Work(step, rows, rows)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -1,0 +1,48 @@
+"""What one step reads: the same for every rank of a tensor-parallel group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens of a step that follow each other in one row and are attended to in one piece.
+
+    Attributes:
+        start, count: where they lie in the step.
+        row: their row.
+        position: of the first of them in its row.
+    """
+
+    start: int
+    count: int
+    row: int
+    position: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """N tokens of any rows; those of one row in order.
+
+    Attributes:
+        ids, rows, positions: int64 [N], each token, its row and its position there.
+        tables: int32 [rows, blocks of a row], the cache blocks of every row.
+        singles: how many of the tokens, the first ones, attend each by itself.
+        extent: largest position among those plus one.
+        chunks: the rest.
+        last: int64 [R], which tokens' hidden states are wanted.
+        ends: int64 [R], where these are kept: row · window, and for drafts the places after it.
+    """
+
+    ids: Tensor
+    rows: Tensor
+    positions: Tensor
+    tables: Tensor
+    singles: int
+    extent: int
+    chunks: tuple[Chunk, ...]
+    last: Tensor
+    ends: Tensor
