@@ -105,13 +105,7 @@ class CpuAttention(Attention):
         self._pool = ThreadPoolExecutor(threads - 1, "attention") if threads > 1 else None
 
     def _store(self, keys: Tensor, values: Tensor, k: Tensor, v: Tensor, step: Step) -> None:
-        self._loops.store(
-            _raw(k),
-            _raw(v),
-            _raw(keys),
-            _raw(values),
-            *(t.numpy() for t in (step.tables, step.rows, step.positions)),
-        )
+        self._loops.store(_raw(k), _raw(v), _raw(keys), _raw(values), *step.host)
 
     def _singles(self, keys: Tensor, values: Tensor, q: Tensor, mixed: Tensor, step: Step) -> None:
         part = slice(step.singles)
@@ -122,9 +116,7 @@ class CpuAttention(Attention):
             queries.numpy(),
             _raw(keys),
             _raw(values),
-            step.tables.numpy(),
-            step.rows.numpy(),
-            step.positions.numpy(),
+            *step.host,
             out.numpy(),
         )
         pairs = step.singles * keys.shape[1]

@@ -73,14 +73,12 @@ class Runner:
             max(1, config.num_key_value_heads // size),
         )
         self._layers = [_Weights.of(left, index) for index in range(config.num_hidden_layers)]
-        # Products want float32 norms' precision only in the scale; the rest stays in the weights' type.
+        self.parameters = sum(
+            w.qkv.numel() + w.out.numel() + w.gate_up.numel() + w.down.numel() for w in self._layers
+        )
+        """Weights of the matrices that every token passes through on this rank."""
         self._rotary = Rotary(config)
         _, self.first_id, self._end_id = bounds(config, "model.embed_tokens.weight", self.group.rank, size)
-
-    @property
-    def parameters(self) -> int:
-        """Weights of the matrices that every token passes through on this rank."""
-        return sum(w.qkv.numel() + w.out.numel() + w.gate_up.numel() + w.down.numel() for w in self._layers)
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -46,3 +49,8 @@ class Step:
     chunks: tuple[Chunk, ...]
     last: Tensor
     ends: Tensor
+
+    @cached_property
+    def host(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """Tables, rows and positions as numpy has them; for a step on the CPU."""
+        return self.tables.numpy(), self.rows.numpy(), self.positions.numpy()

@@ -16,6 +16,7 @@ from services.checkpoint.convert import convert
 from services.config import DType, Settings
 from services.decoder.decoder import ImageDecoder
 from services.llm.engine import Engine
+from services.llm.events import Answer
 from services.llm.load import load_model
 from services.llm.request import GenerationRequest, OutputMode, Sampling, SamplingRequest
 from services.llm.sampler import Draw, sample
@@ -86,8 +87,8 @@ def test_text_has_the_reference_s_ids(golden: Golden, directory: Path) -> None:
     assert ids == golden.expected["text"]["ids"]
 
 
-def test_greedy_text_and_guided_greedy_pictures_are_identical(golden: Golden, directory: Path) -> None:
-    expected, checkpoint = golden.expected, open_checkpoint(directory)
+def greedy(golden: Golden) -> tuple[list[GenerationRequest], list[GenerationRequest]]:
+    """The recorded greedy requests: texts and guided pictures."""
     texts = [
         GenerationRequest(
             case["prompt"],
@@ -95,7 +96,7 @@ def test_greedy_text_and_guided_greedy_pictures_are_identical(golden: Golden, di
             sampling=SamplingRequest(temperature=0, repetition_penalty=case["repetition_penalty"]),
             any_pictures=True,
         )
-        for case in expected["greedy_text"]
+        for case in golden.expected["greedy_text"]
     ]
     pictures = [
         GenerationRequest(
@@ -108,18 +109,49 @@ def test_greedy_text_and_guided_greedy_pictures_are_identical(golden: Golden, di
             ),
             any_pictures=True,
         )
-        for case in expected["greedy_image"]
+        for case in golden.expected["greedy_image"]
     ]
+    return texts, pictures
+
+
+def test_greedy_text_and_guided_greedy_pictures_are_identical(golden: Golden, directory: Path) -> None:
+    texts, pictures = greedy(golden)
+    checkpoint = open_checkpoint(directory)
     engine = Engine(checkpoint, settings(directory))
     try:
         # All in one batch: what else is in it must not matter.
         answers = engine.generate_batch([*texts, *pictures])
     finally:
         engine.close()
-    for case, answer in zip(expected["greedy_text"], answers, strict=False):
+    assert_recorded(golden, checkpoint, answers[: len(texts)], answers[len(texts) :])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"tensor_parallel": 2}, {"speculative_codes": 8}], ids=["two ranks", "drafts"]
+)
+def test_they_are_with_a_full_cache_alone_in_two_processes_and_with_drafts(
+    golden: Golden, changes: dict[str, int]
+) -> None:
+    texts, pictures = greedy(golden)
+    checkpoint = open_checkpoint(golden.checkpoint)
+    engine = Engine(checkpoint, settings(golden.checkpoint).model_copy(update=changes))
+    try:
+        together = engine.generate_batch([*texts, *pictures])
+        alone = [engine.generate_batch([request])[0] for request in (*texts, *pictures)]
+        assert engine.stats().cached_tokens > 0
+    finally:
+        engine.close()
+    for answers in (together, alone):
+        assert_recorded(golden, checkpoint, answers[: len(texts)], answers[len(texts) :])
+
+
+def assert_recorded(
+    golden: Golden, checkpoint: Checkpoint, texts: list[Answer], pictures: list[Answer]
+) -> None:
+    for case, answer in zip(golden.expected["greedy_text"], texts, strict=True):
         end = answer.finish.end_id
         assert [*answer.token_ids, *([] if end is None else [end])] == case["output"]
-    for case, answer in zip(expected["greedy_image"], answers[len(texts) :], strict=True):
+    for case, answer in zip(golden.expected["greedy_image"], pictures, strict=True):
         codes = list(answer.pictures[0].codes[:96])
         assert checkpoint.vocabulary.code_ids[codes].tolist() == case["output_first_96"]
 
