@@ -141,7 +141,7 @@ def train(
 
 def _optimizers(model: Chameleon, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings, head and norms; one rate serves both."""
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2 and min(p.shape) > 64]
+    matrices = [p for name, p in model.model.layers.named_parameters() if name.endswith("_proj.weight")]
     chosen = {id(parameter) for parameter in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     return [
