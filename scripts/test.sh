@@ -2,7 +2,8 @@
 # Run the tests:   scripts/test.sh fast|all
 set -euo pipefail
 cd "$(dirname "$0")/.."
-workers=$(nproc); [ "$workers" -gt 4 ] && workers=4  # before OMP_NUM_THREADS is set, which nproc heeds
+workers=$(env -u OMP_NUM_THREADS nproc)  # which would heed it
+[ "$workers" -gt 4 ] && workers=4
 export OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 TOKENIZERS_PARALLELISM=false
 case ${1:-all} in
   fast) exec .venv/bin/python -m pytest tests/unit -n "$workers" -q ;;
