@@ -30,13 +30,13 @@ CONFIG = ModelConfig(
 MEASURE = """
 import json, sys, torch
 from services.checkpoint import open_checkpoint
-from services.llm.load import load_model
+from services.llm.load import load_state
 from services.llm.runner import Runner
 torch.set_num_threads(1)
 checkpoint, what = open_checkpoint(sys.argv[1]), sys.argv[2]
 if what == "model":
-    kept = Runner(load_model(checkpoint, dtype=torch.bfloat16))
-    size = kept.parameters * 2
+    kept = Runner(checkpoint.config, load_state(checkpoint, dtype=torch.bfloat16))
+    size = (kept.parameters + kept.embedding.numel() + kept.head.numel()) * 2
 else:
     rank, ranks = map(int, what.split("/"))
     kept = dict(checkpoint.slices(rank, ranks))
