@@ -95,6 +95,9 @@ class Vocabulary:
         self.is_text[[names[name] for name in steering if name in names]] = False
         self.text_ids: NDArray[np.int64] = np.flatnonzero(self.is_text).astype(np.int64)
 
+        ends = [self.eos, self.end_of_turn, self.begin_image]
+        self.text_choices: NDArray[np.int64] = np.union1d(self.text_ids, ends).astype(np.int64)
+
         self._tokenizer = Tokenizer.from_str(json.dumps(_plain(description, steering)))
         self._joined = description.get("decoder") is None
         self._names: dict[int, str] = {i: name for name, i in names.items()}

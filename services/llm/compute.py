@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from services.checkpoint import Vocabulary
 from services.checkpoint.config import ModelConfig
@@ -35,42 +36,52 @@ class Work:
     codes: Tensor
 
 
+class Head:
+    """The rows of the output embedding for some ids; on each rank, those of its share of the vocabulary."""
+
+    def __init__(self, runner: Runner, ids: NDArray[np.int64]) -> None:
+        """ids: int64 [n], ascending."""
+        wanted = torch.from_numpy(ids).to(runner.device)
+        mine = (wanted >= runner.first_id) & (wanted < runner.first_id + len(runner.head))
+        self._weight = runner.head[wanted[mine] - runner.first_id].t().contiguous()
+        self._places, self._width, self._group = mine.nonzero().flatten(), len(ids), runner.group
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """[m, hidden_size] → logits [m, n], float32 or wider."""
+        logits = joined(self._group, hidden @ self._weight, self._places, self._width)
+        return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
 class Computer:
     """A rank's part of the model, with the hidden state at each row's last token. Use from one thread."""
 
     def __init__(
         self, runner: Runner, attention: Attention, vocabulary: Vocabulary, places: int, threads: int
     ) -> None:
+        """Takes the output embedding out of `runner`.
+
+        Args:
+            places: hidden states that are kept.
+            threads: torch threads for work that is worth sharing.
         """
-        places: hidden states that are kept.
-        threads: torch threads for work that is worth sharing."""
         self.runner, self.attention, self._threads = runner, attention, threads
-        device = runner.device
-        self._hidden = torch.zeros(places, runner.config.hidden_size, dtype=runner.dtype, device=device)
-        first = runner.first_id
-        ids = torch.arange(first, first + len(runner.head), device=device)
-        self._ids = ids
-        # In an image span only the codes' rows of the output embedding count.
-        codes = torch.from_numpy(vocabulary.code_ids).to(device)
-        mine = (codes >= first) & (codes < first + len(runner.head))
-        self._code_places = mine.nonzero().flatten()
-        self._code_head = runner.head[codes[mine] - first].contiguous()
-        self._codes = len(codes)
+        self._hidden = torch.zeros(
+            places, runner.config.hidden_size, dtype=runner.dtype, device=runner.device
+        )
+        # Outside a picture no code can be drawn, inside nothing else: the other rows need no product.
+        self._text, self._codes = Head(runner, vocabulary.text_choices), Head(runner, vocabulary.code_ids)
+        runner.head = runner.head[:0].clone()
 
     def __call__(self, work: Work) -> tuple[Tensor | None, Tensor | None]:
-        """Logits of text [n, vocabulary] and of codes [m, codes], float32 or wider; None where nobody draws."""
-        group, step = self.runner.group, work.step
+        """Logits of text [n, text choices] and of codes [m, codes], float32 or wider; None where nobody draws."""
+        step = work.step
         if step is not None:
             self._use_threads(len(step.ids))
             self._hidden[step.ends] = self.runner.forward(step, self.attention)
-        text = codes = None
-        if len(work.text):
-            part = functional.linear(self._hidden[work.text], self.runner.head)
-            text = _wide(joined(group, part, self._ids, self.runner.config.vocab_size))
-        if len(work.codes):
-            part = functional.linear(self._hidden[work.codes], self._code_head)
-            codes = _wide(joined(group, part, self._code_places, self._codes))
-        return text, codes
+        return (
+            self._text(self._hidden[work.text]) if len(work.text) else None,
+            self._codes(self._hidden[work.codes]) if len(work.codes) else None,
+        )
 
     def _use_threads(self, ids: int) -> None:
         """All threads for much work, one for little: sharing a small product costs more than it saves."""
@@ -96,7 +107,3 @@ def trials(config: ModelConfig, device: torch.device) -> Iterator[Work]:
             ends=rows,
         )
         yield Work(step, rows, rows)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -38,18 +38,15 @@ class Settled:
 
 
 class Decoding:
-    """The vocabulary's masks, and the batch whose rows draw."""
+    """What may be drawn when, and the batch whose rows draw."""
 
     def __init__(self, vocabulary: Vocabulary, batch: Batch) -> None:
         self._batch = batch
         device = batch.device
         self._end_image = vocabulary.end_image
         self._code_ids = torch.from_numpy(vocabulary.code_ids).to(device)
-        text = torch.full((2, batch.state.seen.shape[1]), FORBIDDEN, device=device)
-        text[:, torch.from_numpy(vocabulary.text_ids).to(device)] = 0
-        text[:, [vocabulary.eos, vocabulary.end_of_turn]] = 0
-        text[1, vocabulary.begin_image] = 0
-        self._text_masks = text  # [may not begin a picture, may]
+        self._choices = torch.from_numpy(vocabulary.text_choices).to(device)
+        self._begin_image = int(np.searchsorted(vocabulary.text_choices, vocabulary.begin_image))
 
     def draw(
         self, plan: Plan, text: Tensor | None, codes: Tensor | None
@@ -57,7 +54,7 @@ class Decoding:
         """Draw and note the next ids of every row of the plan; image codes stay on the device.
 
         Args:
-            text: logits of the text rows, [n, vocabulary].
+            text: logits of the text rows, [n, text choices].
             codes: logits of the streams, [m, codes].
         """
         drawn = self._text(plan.text, text) if plan.text and text is not None else None
@@ -100,17 +97,21 @@ class Decoding:
     def _text(self, plan: TextPlan, logits: Tensor) -> Drawn:
         state, rows = self._batch.state, plan.rows
         positions = self._positions(rows)
-        logits += self._text_masks[(positions <= state.image_limit[rows]).long()]
-        penalised = logits if plan.penalty is None else penalise(logits, state.seen[rows], plan.penalty)
-        ids = sample(penalised, plan.draw, state.uniform[rows, positions])
+        barred = positions > state.image_limit[rows]
+        logits[:, self._begin_image].masked_fill_(barred, FORBIDDEN)
+        penalised = logits
+        if plan.penalty is not None:
+            penalised = penalise(logits, state.seen[rows.unsqueeze(1), self._choices], plan.penalty)
+        chosen = sample(penalised, plan.draw, state.uniform[rows, positions])
+        ids = self._choices[chosen]
         self._note(rows, ids)
         state.seen[rows, ids] = True
-        log_probabilities, picked, entropy = assess(logits, ids)
+        log_probabilities, picked, entropy = assess(logits, chosen)
         host = torch.stack((ids.double(), picked.double(), entropy.double())).tolist()
         top: list[list[tuple[int, float]]] = [[] for _ in plan.sequences]
         if plan.top:
             values, indices = log_probabilities.topk(min(plan.top, logits.shape[1]))
-            pairs = zip(indices.tolist(), values.tolist(), strict=True)
+            pairs = zip(self._choices[indices].tolist(), values.tolist(), strict=True)
             top = [list(zip(i, v, strict=True)) for i, v in pairs]
         return Drawn([int(i) for i in host[0]], host[1], host[2], top)
 

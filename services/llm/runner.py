@@ -22,7 +22,10 @@ from services.llm.step import Step
 
 @dataclass(frozen=True)
 class _Weights:
-    """One layer's, or one rank's part of them: q, k and v in one matrix, gate and up in another, head norms side by side."""
+    """One layer's, or one rank's part of them: q, k and v in one matrix, gate and up in another, head norms side by side.
+
+    Matrices are [in, out]: on a CPU a product of few rows is quicker that way round.
+    """
 
     qkv: Tensor
     out: Tensor
@@ -41,11 +44,14 @@ class _Weights:
             parts = [state.pop(f"model.layers.{layer}.{name}") for name in names]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+        def matrix(*names: str) -> Tensor:
+            return pop(*names).t().contiguous()
+
         return cls(
-            pop(*(f"self_attn.{name}_proj.weight" for name in "qkv")),
-            pop("self_attn.o_proj.weight"),
-            pop("mlp.gate_proj.weight", "mlp.up_proj.weight"),
-            pop("mlp.down_proj.weight"),
+            matrix(*(f"self_attn.{name}_proj.weight" for name in "qkv")),
+            matrix("self_attn.o_proj.weight"),
+            matrix("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+            matrix("mlp.down_proj.weight"),
             pop("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
             pop("self_attn.q_norm.bias", "self_attn.k_norm.bias"),
             pop("input_layernorm.weight"),
@@ -111,7 +117,7 @@ class Runner:
     def _project(self, layer: _Weights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [N, hidden] → q [N, heads, head_dim], k and v [N, kv_heads, head_dim], q and k rotated."""
         normed = x if self.config.swin_norm else self._rms(x, layer.input_norm)
-        heads = functional.linear(normed, layer.qkv).view(len(x), -1, self.config.head_dim)
+        heads = (normed @ layer.qkv).view(len(x), -1, self.config.head_dim)
         qk, v = torch.split(heads, [self._heads + self._kv_heads, self._kv_heads], 1)
         qk = functional.layer_norm(qk, qk.shape[-1:], eps=1e-5)
         qk = rotate(torch.addcmul(layer.head_bias, qk, layer.head_norm), cos, sin)
@@ -120,7 +126,7 @@ class Runner:
 
     def _after(self, layer: _Weights, x: Tensor, mixed: Tensor) -> Tensor:
         """The residual stream with attention's output and the feed-forward block's added."""
-        attended = self.group.sum(functional.linear(mixed, layer.out))
+        attended = self.group.sum(mixed @ layer.out)
         if self.config.swin_norm:
             x = x + self._rms(attended, layer.input_norm)
             return x + self._rms(self._feed_forward(layer, x), layer.post_norm)
@@ -128,8 +134,8 @@ class Runner:
         return x + self._feed_forward(layer, self._rms(x, layer.post_norm))
 
     def _feed_forward(self, layer: _Weights, x: Tensor) -> Tensor:
-        gate, up = functional.linear(x, layer.gate_up).chunk(2, -1)
-        return self.group.sum(functional.linear(functional.silu(gate) * up, layer.down))
+        gate, up = (x @ layer.gate_up).chunk(2, -1)
+        return self.group.sum((functional.silu(gate) * up) @ layer.down)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         wide = x.float() if x.dtype.itemsize < 4 else x
