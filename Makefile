@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup setup-dev demo serve test test-fast check format stubs constraints bench-gateway clean
+.PHONY: help setup setup-dev demo serve test test-fast check format stubs constraints bench-gateway bench-engine bench-peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -45,5 +45,11 @@ constraints: setup-dev  ## write the exact versions of .venv to constraints.txt
 bench-gateway: setup-dev  ## what the gateway adds to the first token
 	@$(PY) -m loadtests.gateway_overhead
 
+bench-engine: setup-dev  ## the engine against its peers in under five minutes; BENCH= for other arguments
+	@$(PY) -m loadtests.engine $(or $(BENCH),--quick)
+
+bench-peers: setup-dev  ## create .venv-vllm, in which the engine benchmark runs vLLM
+	@scripts/setup_peers.sh
+
 clean:  ## remove the environment and what was produced
-	rm -rf .venv out var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm out var .pytest_cache .mypy_cache .ruff_cache .hypothesis

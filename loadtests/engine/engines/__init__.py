@@ -1,0 +1,1 @@
+"""What a worker process runs: one module for each engine, each with `load(options) -> Engine`."""

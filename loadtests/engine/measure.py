@@ -1,0 +1,176 @@
+"""Rounds of every work, the engines taking turns, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadtests.engine import works
+from loadtests.engine.client import NotRun, Worker
+from loadtests.engine.figures import meets
+from loadtests.engine.jobs import Job, Objective, Options, Outcome
+from loadtests.engine.models import Model
+from loadtests.engine.results import Cell, Results
+from loadtests.engine.search import Search
+from loadtests.engine.works import ONE, OURS, SERIAL, Work
+from services.checkpoint import Checkpoint
+
+WARM_UP_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        rounds: of every work but mixed; of mixed `mixed_rounds`.
+        window_s, trials: arrivals of one mixed trial last so long, and so many rates are tried in a round at most.
+        logs: folder for what the workers print.
+    """
+
+    works: Sequence[Work]
+    engines: Sequence[str]
+    dtype: str
+    threads: int
+    new_tokens: int
+    rounds: int
+    mixed_rounds: int
+    window_s: float
+    trials: int
+    logs: Path
+    objective: Objective = field(default_factory=Objective)
+
+
+Say = Callable[[str], None]
+"""Tells whoever watches what goes on."""
+
+
+def measure(plan: Plan, model: Model, results: Results, versions: dict[str, str], say: Say) -> None:
+    """Measure one model into `results`, and the engines' versions into `versions`."""
+    checkpoint = model.checkpoint
+    rows, tokens = works.rows_and_tokens(plan.works, plan.new_tokens, checkpoint)
+    options = Options(str(model.own), str(model.hugging_face), plan.dtype, plan.threads, rows, tokens)
+    say(f"{model.name}: loading {', '.join(plan.engines)}")
+    with _workers(plan, model.name, options) as (workers, absent):
+        versions |= {name: worker.version for name, worker in workers.items()}
+        for work in plan.works:
+            for name in plan.engines if work.kind == "text" else [OURS]:
+                results.cell(work, model.name, name).not_run = absent.get(name, "")
+            measurement = _Measurement(plan, model.name, checkpoint, workers, absent, results, say)
+            if work.kind == "mixed":
+                measurement.mixed(work)
+            else:
+                measurement.rounds(work)
+
+
+@contextmanager
+def _workers(plan: Plan, model: str, options: Options) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
+    """Workers by name, all loaded at the same time; and why the others are absent."""
+    workers: dict[str, Worker] = {}
+    absent: dict[str, str] = {}
+    try:
+        for name in plan.engines:
+            try:
+                worker = Worker(name, plan.logs / f"{name}-{model}.log")
+            except NotRun as why:
+                absent[name] = str(why)
+                continue
+            workers[name] = worker
+            worker.load(options)
+        for name, worker in list(workers.items()):
+            try:
+                worker.wait_loaded()
+            except NotRun as why:
+                absent[name] = str(why)
+                workers.pop(name).close()
+        yield workers, absent
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+@dataclass
+class _Measurement:
+    plan: Plan
+    model: str
+    checkpoint: Checkpoint
+    workers: dict[str, Worker]
+    absent: dict[str, str]
+    results: Results
+    say: Say
+
+    def cell(self, work: Work, engine: str) -> Cell:
+        return self.results.cell(work, self.model, engine)
+
+    def rounds(self, work: Work) -> None:
+        """Text on every engine; questions and pictures on ours, together and one at a time."""
+        self._run_all(work, -1, WARM_UP_TOKENS)
+        for round_ in range(self.plan.rounds):
+            self.say(f"{self.model}: {work.title}, round {round_ + 1} of {self.plan.rounds}")
+            for engine, outcome in self._run_all(work, round_, self.plan.new_tokens):
+                self.cell(work, engine).outcomes[round_] = outcome
+
+    def _run_all(self, work: Work, round_: int, new_tokens: int) -> list[tuple[str, Outcome]]:
+        """Who ran, and how; another engine goes first each round. A round below zero warms up."""
+        jobs = works.jobs(work, self.checkpoint, new_tokens, max(round_, 0) + (round_ < 0) * 1_000_000)
+        if work.kind == "text":
+            turns = [(name, name, jobs[OURS]) for name in self.plan.engines]
+        elif round_ < 0:
+            turns = [(ONE, OURS, jobs[OURS] if work.kind == "questions" else _first(jobs[OURS]))]
+        else:
+            turns = [(label, OURS, job) for label, job in jobs.items()]
+        shift = max(round_, 0) % len(turns)
+        outcomes = []
+        for label, name, job in turns[shift:] + turns[:shift]:
+            outcome = self._run(work, label, name, job)
+            if outcome is not None:
+                outcomes.append((label, outcome))
+        return outcomes
+
+    def _run(self, work: Work, label: str, name: str, job: Job) -> Outcome | None:
+        """None where the worker is gone, or fails now."""
+        if name not in self.workers:
+            self.cell(work, label).not_run = self.absent.get(name, "not asked for")
+            return None
+        try:
+            return self.workers[name].run(job)
+        except NotRun as why:
+            self.absent[name] = self.cell(work, label).not_run = f"{work.title}: {why}"
+            self.workers.pop(name).close()
+            return None
+
+    def mixed(self, work: Work) -> None:
+        """The highest rate of arrivals that meets the objective, together and one at a time."""
+        warm = self._run(work, OURS, OURS, works.samples_of_each(self.checkpoint))
+        if warm is None:
+            return
+        alone_s = warm.wall_s / len(warm.samples)
+        starts = {OURS: 2 / alone_s, SERIAL: 0.5 / alone_s}
+        for round_, label in itertools.product(range(self.plan.mixed_rounds), (OURS, SERIAL)):
+            search = Search(starts[label], trials=self.plan.trials)
+            cell = self.cell(work, label)
+            cell.goodput[round_] = 0.0
+            while not search.done:
+                rate = search.rate
+                in_flight = 1 if label == SERIAL else 0
+                job = works.arrivals(
+                    self.checkpoint, rate, self.plan.window_s, round_, self.plan.objective, in_flight
+                )
+                outcome = self._run(work, label, OURS, job)
+                if outcome is None:
+                    return
+                met = meets(outcome, self.plan.objective)
+                self.say(f"{self.model}: mixed, {label}, {rate:.2f}/s {'met' if met else 'missed'}")
+                if met and rate > search.best:
+                    cell.outcomes[round_] = outcome
+                    cell.goodput[round_] = len(outcome.samples) / outcome.wall_s
+                search.record(met)
+            if search.best and not search.bounded:
+                cell.note = "the highest rate tried still met"
+
+
+def _first(job: Job) -> Job:
+    return Job(job.requests[:1])
