@@ -14,6 +14,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--callers", nargs="+", type=int, help="loads of text; default: 1 8 32 128, or 1 8 32")
     out.add_argument("--rounds", type=int, help="of each work; default: 3, or 2")
+    out.add_argument(
+        "--patience", type=float, default=30.0, help="seconds for each model to wait for others and repeat"
+    )
     out.add_argument("--cache", type=Path, default=ROOT / "var" / "bench-engine", help="for the checkpoints")
     out.add_argument("--checkpoint", type=Path, help="measure this one in place of the models")
     return out
@@ -72,23 +76,28 @@ def plan_of(arguments: argparse.Namespace, model: str) -> Plan:
         new_tokens=64 if quick else 256,
         rounds=arguments.rounds or (2 if quick else 3),
         mixed_rounds=1 if quick else 3,
-        window_s=6.0 if quick else 60.0,
+        window_s=5.0 if quick else 60.0,
         trials=4 if quick else 8,
         logs=arguments.cache / "logs",
+        patience_s=arguments.patience,
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     facts, versions = machine.machine(given.threads), machine.versions()
-    results, watch = Results(given.dtype), machine.Watch()
+    results, watch, start = Results(given.dtype), machine.Watch(), time.monotonic()
+
+    def say(what: str) -> None:
+        err.print(f"{time.monotonic() - start:5.0f} s  {what}", highlight=False)
+
     default = ("phantom", "8.8m") if given.quick else NAMES
     names = given.models or default
     if given.checkpoint is not None:
         names = (given.checkpoint.name,)
     for name in names:
         plan = plan_of(given, name)
-        measure(plan, prepare(name, given.cache, given.checkpoint), results, versions, err.print)
+        measure(plan, prepare(name, given.cache, given.checkpoint), results, versions, say)
         facts["cores_busy_elsewhere"] = watch.cores_busy_elsewhere()
         if given.json is not None:
             told = results.to_json(facts, versions | results.failures(versions))

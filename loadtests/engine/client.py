@@ -75,6 +75,11 @@ class Worker:
         assert self._process.stdout is not None
         threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
 
+    @property
+    def session(self) -> int:
+        """Id of the session of all its processes."""
+        return self._process.pid
+
     def load(self, options: Options) -> None:
         """Raises: NotRun."""
         self._send(asdict(options))

@@ -42,6 +42,44 @@ class Watch:
         return round(max(0.0, others / elapsed), 2)
 
 
+class Meter:
+    """How many cores others keep busy while workers run; others slow engines that spin far more than ours."""
+
+    def __init__(self, sessions: set[int]) -> None:
+        """sessions: of the workers."""
+        self._sessions = sessions
+        self._start, self._busy, self._own = time.monotonic(), _busy_s(), self._own_s()
+
+    def cores(self) -> float:
+        """On average since the start."""
+        elapsed = max(time.monotonic() - self._start, 0.01)
+        return max(0.0, (_busy_s() - self._busy - self._own_s() + self._own) / elapsed)
+
+    def _own_s(self) -> float:
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        return own.ru_utime + own.ru_stime + sum(map(self._process_s, Path("/proc").glob("[0-9]*/stat")))
+
+    def _process_s(self, stat: Path) -> float:
+        try:
+            # The second field is a name in parentheses, which may hold blanks.
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        mine = int(fields[3]) in self._sessions
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") if mine else 0.0
+
+
+def wait_quiet(limit_cores: float, patience_s: float) -> float:
+    """Wait until others keep at most so many cores busy, but no longer than that; how long it took, in seconds."""
+    start = time.monotonic()
+    while (spent := time.monotonic() - start) < patience_s:
+        meter = Meter(set())
+        time.sleep(1.0)
+        if meter.cores() <= limit_cores:
+            break
+    return spent
+
+
 def _busy_s() -> float:
     """Seconds that all cores together have worked; 0 where the system does not tell."""
     stat = Path("/proc/stat")

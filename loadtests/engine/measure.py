@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from loadtests.engine import works
 from loadtests.engine.client import NotRun, Worker
 from loadtests.engine.figures import meets
 from loadtests.engine.jobs import Job, Objective, Options, Outcome
+from loadtests.engine.machine import Meter, wait_quiet
 from loadtests.engine.models import Model
 from loadtests.engine.results import Cell, Results
 from loadtests.engine.search import Search
@@ -19,6 +21,7 @@ from loadtests.engine.works import ONE, OURS, SERIAL, Work
 from services.checkpoint import Checkpoint
 
 WARM_UP_TOKENS = 8
+QUIET_CORES = 0.15  # that others may keep busy
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Plan:
         rounds: of every work but mixed; of mixed `mixed_rounds`.
         window_s, trials: arrivals of one mixed trial last so long, and so many rates are tried in a round at most.
         logs: folder for what the workers print.
+        patience_s: jobs during which others kept the machine busy are repeated, as long as this is not used up.
     """
 
     works: Sequence[Work]
@@ -41,6 +45,7 @@ class Plan:
     window_s: float
     trials: int
     logs: Path
+    patience_s: float = 60.0
     objective: Objective = field(default_factory=Objective)
 
 
@@ -56,14 +61,18 @@ def measure(plan: Plan, model: Model, results: Results, versions: dict[str, str]
     say(f"{model.name}: loading {', '.join(plan.engines)}")
     with _workers(plan, model.name, options) as (workers, absent):
         versions |= {name: worker.version for name, worker in workers.items()}
+        patience_s = plan.patience_s
         for work in plan.works:
             for name in plan.engines if work.kind == "text" else [OURS]:
                 results.cell(work, model.name, name).not_run = absent.get(name, "")
-            measurement = _Measurement(plan, model.name, checkpoint, workers, absent, results, say)
+            measurement = _Measurement(
+                plan, model.name, checkpoint, workers, absent, results, say, patience_s
+            )
             if work.kind == "mixed":
                 measurement.mixed(work)
             else:
                 measurement.rounds(work)
+            patience_s = measurement.patience_s
 
 
 @contextmanager
@@ -101,6 +110,7 @@ class _Measurement:
     absent: dict[str, str]
     results: Results
     say: Say
+    patience_s: float
 
     def cell(self, work: Work, engine: str) -> Cell:
         return self.results.cell(work, self.model, engine)
@@ -136,11 +146,26 @@ class _Measurement:
             self.cell(work, label).not_run = self.absent.get(name, "not asked for")
             return None
         try:
-            return self.workers[name].run(job)
+            return self._run_undisturbed(work, label, name, job)
         except NotRun as why:
             self.absent[name] = self.cell(work, label).not_run = f"{work.title}: {why}"
             self.workers.pop(name).close()
             return None
+
+    def _run_undisturbed(self, work: Work, label: str, name: str, job: Job) -> Outcome:
+        """Again, where others kept the machine busy, while there is patience; else the cell says so."""
+        while True:
+            meter = Meter({worker.session for worker in self.workers.values()})
+            start = time.monotonic()
+            outcome = self.workers[name].run(job)
+            others = meter.cores()
+            if others <= QUIET_CORES:
+                return outcome
+            if self.patience_s <= 0:
+                if label != ONE:
+                    self.cell(work, label).note = f"others kept {others:.1f} cores busy"
+                return outcome
+            self.patience_s -= time.monotonic() - start + wait_quiet(QUIET_CORES, self.patience_s)
 
     def mixed(self, work: Work) -> None:
         """The highest rate of arrivals that meets the objective, together and one at a time."""
