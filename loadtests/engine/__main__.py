@@ -23,13 +23,12 @@ from rich.console import Console
 from loadtests.engine import docs, machine, report
 from loadtests.engine.client import KINDS as ENGINES
 from loadtests.engine.client import ROOT
-from loadtests.engine.measure import Plan, measure
+from loadtests.engine.measure import QUIET_CORES, Plan, measure
 from loadtests.engine.models import NAMES, SHAPES, prepare
 from loadtests.engine.results import Results
 from loadtests.engine.works import KINDS, OURS, QUESTIONS, Work
 
 err = Console(stderr=True)
-QUIET_CORES = 0.1  # beyond it figures are of little worth
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 

@@ -47,7 +47,9 @@ def plot(results: Results, file: Path, title: str) -> None:
     )
     for line, model in zip(axes, models, strict=False):
         for axis, kind in zip(line, kinds, strict=True):
-            _panel(axis, [row for row in rows if row.model == model and row.work == kind], kind)
+            shown = [row for row in rows if row.model == model and row.work == kind]
+            axis.set_visible(bool(shown))
+            _panel(axis, shown, kind)
             axis.set_title(f"{model}, {_PANELS[kind][1]}", fontsize=8)
     engines = list(dict.fromkeys(row.engine for row in rows))
     handles = [matplotlib.patches.Patch(color=_COLOURS.get(name, "black"), label=name) for name in engines]
@@ -67,9 +69,13 @@ def _panel(axis: Any, rows: list[Row], kind: str) -> None:
             continue
         place = loads.index(row.callers) + (engines.index(row.engine) - (len(engines) - 1) / 2) * width
         bar = axis.bar(place, height, width, color=_COLOURS.get(row.engine, "black"))
-        axis.bar_label(bar, fmt="%.3g", fontsize=6)
-    axis.set_xticks(
-        range(len(loads)), [f"{load} callers" if load else "arrivals" for load in loads], fontsize=7
-    )
+        axis.bar_label(bar, [f"{height:.0f}" if height >= 100 else f"{height:.3g}"], fontsize=6)
+    axis.set_xticks(range(len(loads)), [_load(load) for load in loads], fontsize=7)
     axis.tick_params(axis="y", labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _load(callers: int | None) -> str:
+    if callers is None:
+        return "arrivals"
+    return "1 caller" if callers == 1 else f"{callers} callers"
