@@ -99,11 +99,6 @@ class BlockPool:
                 del self._kept[index]
                 self._free.append(index)
 
-    def clear(self) -> None:
-        """Forget all content."""
-        for index in list(self._by_hash.values()):
-            self.forget(index)
-
     def _forget(self, index: int) -> None:
         key = self._hash[index]
         if key is not None:

@@ -26,12 +26,12 @@ class Work:
     """One step, and whose logits are wanted.
 
     Attributes:
-        step: what is read; None where only logits are wanted.
+        step: what is read.
         text: int64 [n], places of kept hidden states (`Step.ends`) from which text is drawn; may be empty.
         codes: int64 [m], those from which image codes are.
     """
 
-    step: Step | None
+    step: Step
     text: Tensor
     codes: Tensor
 
@@ -74,10 +74,8 @@ class Computer:
 
     def __call__(self, work: Work) -> tuple[Tensor | None, Tensor | None]:
         """Logits of text [n, text choices] and of codes [m, codes], float32 or wider; None where nobody draws."""
-        step = work.step
-        if step is not None:
-            self._use_threads(len(step.ids))
-            self._hidden[step.ends] = self.runner.forward(step, self.attention)
+        self._use_threads(len(work.step.ids))
+        self._hidden[work.step.ends] = self.runner.forward(work.step, self.attention)
         return (
             self._text(self._hidden[work.text]) if len(work.text) else None,
             self._codes(self._hidden[work.codes]) if len(work.codes) else None,

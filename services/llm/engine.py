@@ -56,7 +56,8 @@ class EngineStats:
     """A snapshot; totals count from the engine's start.
 
     `blocks` are those of the cache, `blocks_held` by running sequences, `blocks_cached` of which the content can be
-    found again; `drafts_kept` of the `drafts_read` became codes of a picture; `read_tokens` are those that the model read, `cached_tokens` prompt tokens that it need not.
+    found again; `drafts_kept` of the `drafts_read` became codes of a picture; `read_tokens` are those that the model
+    read, `cached_tokens` prompt tokens that it need not.
     """
 
     waiting: int

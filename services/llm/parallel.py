@@ -120,8 +120,7 @@ class Team:
         try:
             for _, pipe in self._workers:
                 pipe.send(message)
-            if work.step is not None:
-                self.computer.runner.group.share(work.step.ids)
+            self.computer.runner.group.share(work.step.ids)
             return self.computer(work)
         except (OSError, RuntimeError) as error:
             # Its connections break a little before it can be seen to have ended.
@@ -184,39 +183,30 @@ def _join(part: Part, rank: int, meeting: str) -> TorchGroup:
 
 def _packed(work: Work) -> tuple[Any, ...]:
     """Work without its token ids, which go from device to device."""
-    plan = (work.text.cpu().numpy(), work.codes.cpu().numpy())
     step = work.step
-    if step is None:
-        return (None, *plan)
-    arrays = (step.rows, step.positions, step.tables, step.last, step.ends)
-    return (
-        tuple(array.cpu().numpy() for array in arrays),
-        *plan,
-        (step.singles, step.extent, tuple((c.start, c.count, c.row, c.position) for c in step.chunks)),
-    )
+    arrays = (step.rows, step.positions, step.tables, step.last, step.ends, work.text, work.codes)
+    chunks = tuple((c.start, c.count, c.row, c.position) for c in step.chunks)
+    return tuple(array.cpu().numpy() for array in arrays), step.singles, step.extent, chunks
 
 
 def _unpacked(message: tuple[Any, ...], group: Group, device: torch.device) -> Work:
     def tensor(array: Any) -> Tensor:
         return torch.from_numpy(np.array(array)).to(device)
 
-    arrays, text, codes, *rest = message
-    step = None
-    if arrays is not None:
-        rows, positions, tables, last, ends = map(tensor, arrays)
-        singles, extent, chunks = rest[0]
-        step = Step(
-            ids=group.share(torch.empty_like(rows)),
-            rows=rows,
-            positions=positions,
-            tables=tables,
-            singles=singles,
-            extent=extent,
-            chunks=tuple(Chunk(*chunk) for chunk in chunks),
-            last=last,
-            ends=ends,
-        )
-    return Work(step, tensor(text), tensor(codes))
+    arrays, singles, extent, chunks = message
+    rows, positions, tables, last, ends, text, codes = map(tensor, arrays)
+    step = Step(
+        ids=group.share(torch.empty_like(rows)),
+        rows=rows,
+        positions=positions,
+        tables=tables,
+        singles=singles,
+        extent=extent,
+        chunks=tuple(Chunk(*chunk) for chunk in chunks),
+        last=last,
+        ends=ends,
+    )
+    return Work(step, text, codes)
 
 
 def follow(pipe: Connection) -> None:
