@@ -15,6 +15,8 @@ from evaluation.phantoms.language import NUMBERS, article, impression, pick
 CLOSED, OPEN, MCQ = "closed", "open", "mcq"
 TYPES = (CLOSED, OPEN, MCQ)
 LETTERS = "ABCD"
+ATTRIBUTES = ("side", "size", "count")
+"""Topics that ask how a finding is, not which."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from evaluation.phantoms.catalogue import CATALOGUE
 from evaluation.phantoms.core import Truth
 from evaluation.phantoms.language import caption, describe, impression, ordered, pick, report, subject
 from evaluation.phantoms.questions import (
+    ATTRIBUTES,
     Question,
     balanced,
     closed_questions,
@@ -135,13 +136,19 @@ def dialogue(phantom: Truth, rng: np.random.Generator, turns: int) -> tuple[Turn
 
 
 def single_turns(phantom: Truth, rng: np.random.Generator, count: int) -> list[Turn]:
-    """`count` turns about the picture that do not depend on each other: four in ten closed questions with even
-    answers, three open, three multiple-choice, and one caption among them; no `<image>` in their text."""
+    """`count` turns about the picture that do not depend on each other, one caption among them; no `<image>` in their text.
+
+    Half are multiple-choice, a third closed with even answers, the rest open. Half ask about a finding's side, size or
+    number, where there is one: what is learnt last.
+    """
     pools = (closed_questions(phantom, rng), open_questions(phantom, rng), mcq_questions(phantom, rng))
     turns: list[Turn] = [captioning(phantom, rng)]
     while len(turns) < count:
-        kind = int(rng.choice(3, p=(0.4, 0.3, 0.3)))
-        question = (even_answers if kind == 0 else balanced)(pools[kind], rng)
+        kind = int(rng.choice(3, p=(0.35, 0.15, 0.5)))
+        pool: Sequence[Question] = pools[kind]
+        if rng.random() < 0.5:
+            pool = [question for question in pool if question.topic in ATTRIBUTES] or pool
+        question = (even_answers if kind == 0 else balanced)(pool, rng)
         turns.append((question.text, question.answer))
     return [(typed(asked, rng), answer) for asked, answer in turns]
 

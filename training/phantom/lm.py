@@ -57,7 +57,7 @@ class Targets:
 
 
 def loss_of(model: Chameleon, batch: Example, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean cross-entropy, and the means over text and over pictures, in nats.
+    """Weighted mean cross-entropy, and the plain means over text and over pictures, in nats.
 
     `batch` has arrays of [B, T]. The head runs on learnt positions alone, and within a picture on the codes' rows
     alone, from which serving draws there (its grammar knows where a picture ends).
@@ -70,7 +70,10 @@ def loss_of(model: Chameleon, batch: Example, targets: Targets) -> tuple[Tensor,
     hidden = model.hidden(ids, *_apart(batch))
     text = _nats(hidden[in_text], model.head, labels[in_text])
     picture = _nats(hidden[in_picture], model.head[targets.code_ids], code[in_picture])
-    return torch.cat((text, picture)).mean(), text.mean().detach(), picture.mean().detach()
+    weight = torch.from_numpy(batch.weight)
+    weights = torch.cat((weight[in_text], weight[in_picture]))
+    loss = (torch.cat((text, picture)) * weights).sum() / weights.sum()
+    return loss, text.mean().detach(), picture.mean().detach()
 
 
 def _nats(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
     vqgan = vq.train(recipe, data, work, clock.stage("VQ-GAN", progress))
     codes = _codes(vqgan, data, work / "codes.npy", clock.stage("codes", progress))
     vocabulary = Vocabulary(_tokenizer(recipe, seeds))
-    maker = sequences.SequenceMaker(vocabulary, truths, codes, CONTEXT)
+    weights = sequences.finding_weights(truths, data.masks, recipe.vq_config.grid, recipe.lm_finding_weight)
+    maker = sequences.SequenceMaker(vocabulary, truths, codes, weights, CONTEXT)
     provenance = {
         "command": f"medmax train phantom --seed {recipe.seed} --threads {threads}",
         "seed": recipe.seed,

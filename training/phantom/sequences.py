@@ -30,26 +30,30 @@ _POOL = 48
 class Example:
     """One sequence of T positions.
 
-    `ids` int64 [T]; `labels` int64 [T], the id to be predicted at each position, -1 where none is learnt;
+    `ids` int64 [T]; `labels` int64 [T], the id to be predicted at each position, -1 where none is learnt; `weight`
+    float32 [T], what each counts for;
     `block` int64 [T], 0 for what all see, and above that the number of the continuation a position belongs to:
     continuations do not see each other; `positions` int64 [T], each one's place as if its continuation stood alone.
     """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
+    weight: NDArray[np.float32]
     block: NDArray[np.int64]
     positions: NDArray[np.int64]
 
     def cut(self, length: int) -> Example:
         """The first `length` positions."""
         part = slice(length)
-        return Example(self.ids[part], self.labels[part], self.block[part], self.positions[part])
+        return Example(
+            self.ids[part], self.labels[part], self.weight[part], self.block[part], self.positions[part]
+        )
 
 
 class SequenceMaker:
     """Draws training sequences about the given truths.
 
-    `codes` int16 [N, cells] are their pictures'.
+    `codes` int16 [N, cells] are their pictures', `weights` float32 [N, cells] what each code counts for in a drawing.
     """
 
     def __init__(
@@ -57,9 +61,10 @@ class SequenceMaker:
         vocabulary: Vocabulary,
         truths: Sequence[Truth],
         codes: NDArray[np.int16],
+        weights: NDArray[np.float32],
         context: int,
     ) -> None:
-        self.vocabulary, self.truths, self.codes = vocabulary, truths, codes
+        self.vocabulary, self.truths, self.codes, self.weights = vocabulary, truths, codes, weights
         self.context = context
         self._cache: dict[str, list[int]] = {}
 
@@ -99,7 +104,7 @@ class SequenceMaker:
             labels[-1] = answer[0]
             ids += answer
             labels += [*answer[1:], vocabulary.eos]
-        return _example(ids, labels)
+        return self._example(ids, labels, index)
 
     def questions(self, turns: Sequence[Turn], index: int) -> Example:
         """Many single turns about one picture, which comes first in each and is read once.
@@ -117,12 +122,36 @@ class SequenceMaker:
             length = len(asked) + 1 + len(answer)
             block += [number] * length
             positions += range(shared, shared + length)
-        return _example(ids, labels, block, positions)
+        return self._example(ids, labels, index, block, positions)
+
+    def _example(
+        self,
+        ids: list[int],
+        labels: list[int],
+        index: int,
+        block: list[int] | None = None,
+        positions: list[int] | None = None,
+        *,
+        drawn: bool = True,
+    ) -> Example:
+        """drawn: whether pictures that are learnt were described before."""
+        learnt = np.array(labels, np.int64)
+        weight = np.ones(len(labels), np.float32)
+        places = np.flatnonzero((learnt >= 0) & (self.vocabulary.id_to_code(learnt.clip(0)) >= 0))
+        if drawn:
+            weight[places] = np.tile(self.weights[index], len(places) // self.weights.shape[1])
+        return Example(
+            np.array(ids, np.int64),
+            learnt,
+            weight,
+            np.array(block, np.int64) if block else np.zeros(len(ids), np.int64),
+            np.array(positions, np.int64) if positions else np.arange(len(ids)),
+        )
 
     def unconditional(self, index: int) -> Example:
         """A picture without a prompt, `<s>` begin-of-image codes: what guidance subtracts."""
         span = self.vocabulary.image_span(self.codes[index].astype(np.int64))
-        return _example([self.vocabulary.bos, *span[:-1]], [-1, *span[1:]])
+        return self._example([self.vocabulary.bos, *span[:-1]], [-1, *span[1:]], index, drawn=False)
 
     def draw(self, rng: np.random.Generator, mix: Mix) -> Example:
         """One sequence of a family that the mix's shares decide; dialogues have one to nine questions."""
@@ -167,24 +196,46 @@ class SequenceMaker:
         shape = (len(group), max(len(item.ids) for item in group))
         ids = np.full(shape, self.vocabulary.pad, np.int64)
         labels = np.full(shape, -1, np.int64)
+        weight = np.zeros(shape, np.float32)
         block = np.zeros(shape, np.int64)
         positions = np.zeros(shape, np.int64)
         for row, item in enumerate(group):
             part = slice(len(item.ids))
-            ids[row, part], labels[row, part] = item.ids, item.labels
+            ids[row, part], labels[row, part], weight[row, part] = item.ids, item.labels, item.weight
             block[row, part], positions[row, part] = item.block, item.positions
-        return Example(ids, labels, block, positions)
+        return Example(ids, labels, weight, block, positions)
 
 
-def _example(
-    ids: list[int], labels: list[int], block: list[int] | None = None, positions: list[int] | None = None
-) -> Example:
-    return Example(
-        np.array(ids, np.int64),
-        np.array(labels, np.int64),
-        np.array(block, np.int64) if block else np.zeros(len(ids), np.int64),
-        np.array(positions, np.int64) if positions else np.arange(len(ids)),
-    )
+def finding_weights(
+    truths: Sequence[Truth], masks: NDArray[np.bool_], grid: tuple[int, int], most: float
+) -> NDArray[np.float32]:
+    """What each cell of a drawing counts for, 1 to `most`: more where findings of the kinds asked for tend to lie.
+
+    It depends on the description and the place alone, never on the picture: weights on the cells that a finding does
+    cover would teach that findings are likelier than they are.
+
+    Args:
+        masks: bool [N, S, S], true on pixels of findings.
+
+    Returns:
+        float32 [N, rows · columns].
+    """
+    rows, columns = grid
+    count, height, width = masks.shape
+    covered = masks.reshape(count, rows, height // rows, columns, width // columns).mean(axis=(2, 4))
+    covered = covered.reshape(count, -1).astype(np.float32)
+    kinds = [(truth.modality, finding.kind) for truth in truths for finding in truth.findings]
+    usual: dict[tuple[str, str], NDArray[np.float32]] = {}
+    for kind in sorted(set(kinds)):
+        shown = [i for i, truth in enumerate(truths) if truth.modality == kind[0] and truth.finding(kind[1])]
+        mean = covered[shown].mean(axis=0)
+        usual[kind] = mean / max(float(mean.max()), 1e-6)
+    weights = np.ones_like(covered)
+    for index, truth in enumerate(truths):
+        for finding in truth.findings:
+            place = 1 + (most - 1) * usual[truth.modality, finding.kind]
+            weights[index] = np.maximum(weights[index], place)
+    return weights
 
 
 def digest(truths: Sequence[Truth], pictures_digest: str) -> str:

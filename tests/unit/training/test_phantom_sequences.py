@@ -8,18 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.phantoms import rows, truth
+from evaluation.phantoms import Truth, rows, truth
+from evaluation.phantoms.core import Finding
 from evaluation.phantoms.rows import IMAGE, texts
 from services.checkpoint import ModelConfig, Vocabulary, code_name
 from services.llm.model import Chameleon
 from training.phantom.lm import Targets, loss_of
 from training.phantom.recipe import Mix
-from training.phantom.sequences import SequenceMaker, digest
+from training.phantom.sequences import SequenceMaker, digest, finding_weights
 from training.phantom.vocabulary import tokenizer_json
 
 N_CODES, CELLS = 32, 9
 MIX = Mix(dialogue=0.3, report=0.1, drawing=0.3, bare=0.1, questions=0.1)
 TRUTHS = [truth(seed) for seed in range(40)]
+WEIGHTS = np.random.default_rng(4).uniform(1, 4, (len(TRUTHS), CELLS)).astype(np.float32)
 
 
 def _vocabulary() -> Vocabulary:
@@ -33,7 +35,7 @@ VOCABULARY = _vocabulary()
 @pytest.fixture
 def maker() -> SequenceMaker:
     codes = np.random.default_rng(1).integers(N_CODES, size=(len(TRUTHS), CELLS)).astype(np.int16)
-    return SequenceMaker(VOCABULARY, TRUTHS, codes, context=256)
+    return SequenceMaker(VOCABULARY, TRUTHS, codes, WEIGHTS, context=256)
 
 
 def test_ids_come_in_the_published_order() -> None:
@@ -165,4 +167,28 @@ def test_codes_are_learnt_among_codes_alone_and_the_forced_end_of_a_picture_not_
     begin = -torch.log_softmax(logits[start - 1], 0)[VOCABULARY.begin_image]
     end = -torch.log_softmax(logits[start + CELLS + 1], 0)[VOCABULARY.eos]
     assert text.item() == pytest.approx(((begin + end) / 2).item())
-    assert loss.item() == pytest.approx(((expected.sum() + begin + end) / (CELLS + 2)).item())
+    weight = torch.from_numpy(WEIGHTS[2])
+    whole = ((expected * weight).sum() + begin + end) / (weight.sum() + 2)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_codes_weigh_by_place_in_described_drawings_alone(maker: SequenceMaker) -> None:
+    codes = slice(-1 - CELLS, -1)
+    drawn = maker.sequence([("Draw it.", IMAGE)], 7)
+    learnt = VOCABULARY.id_to_code(drawn.labels.clip(0)) >= 0
+    assert drawn.weight[learnt].tolist() == WEIGHTS[7].tolist()
+    assert set(drawn.weight[~learnt]) == {1}
+    assert set(maker.unconditional(7).weight[codes]) == {1}
+    assert set(maker.sequence([(f"{IMAGE}Is it normal?", "yes")], 7).weight) == {1}
+
+
+def test_weights_follow_from_the_kinds_described_and_not_from_where_the_finding_is() -> None:
+    left = Truth(1, "chest_xray", (Finding("mass", "left", "small"),))
+    right = Truth(2, "chest_xray", (Finding("mass", "right", "small"),))
+    normal = Truth(3, "chest_xray", ())
+    masks = np.zeros((3, 4, 4), np.bool_)
+    masks[0, 0, 3] = masks[1, 0, 0] = True
+    weights = finding_weights([left, right, normal], masks, (4, 4), most=4)
+    assert weights[0].tolist() == weights[1].tolist()
+    assert weights[0].reshape(4, 4)[0].tolist() == [4, 1, 1, 4]
+    assert set(weights[2]) == {1}
