@@ -3,7 +3,8 @@
     python -m loadtests.engine [--quick] [--json FILE] [--plot FILE.png] [--docs]
 
 Text goes to every engine; questions on a picture, guided pictures and mixed arrivals, which no peer can do, to ours
-and to ours serving one request at a time, as the reference does. vLLM needs an environment of its own: make bench-peers.
+and to ours serving one request at a time, as the reference does. Guided pictures are also drawn with transformers' decoder,
+stepped by hand, one at a time. vLLM needs an environment of its own: make bench-peers.
 --quick takes under five minutes on two cores, everything some hours.
 """
 
@@ -64,9 +65,7 @@ def plan_of(arguments: argparse.Namespace, model: str) -> Plan:
     loads = {"text": callers, "questions": (QUESTIONS,), "pictures": (1, 8), "mixed": (0,)}
     # A picture of 1024 codes takes too long for the short form.
     default = ("text", "questions") if quick and model in SHAPES else KINDS
-    # Peers run text alone.
-    allowed = KINDS if OURS in arguments.engines else ("text",)
-    kinds = [kind for kind in arguments.works or default if kind in allowed]
+    kinds = [kind for kind in arguments.works or default if kind == "text" or OURS in arguments.engines]
     return Plan(
         works=[Work(kind, load) for kind in kinds for load in loads[kind]],
         engines=arguments.engines,

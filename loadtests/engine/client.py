@@ -36,6 +36,7 @@ KINDS = {
     "ours": Kind("ours"),
     "transformers-generate": Kind("transformers_generate"),
     "transformers-generate-batch": Kind("transformers_batch"),
+    "transformers-guided": Kind("transformers_guided"),
     "vllm": Kind("vllm", VLLM_VENV / "bin" / "python", "no environment .venv-vllm; make bench-peers"),
 }
 

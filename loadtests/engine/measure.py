@@ -17,7 +17,7 @@ from loadtests.engine.machine import Meter, wait_quiet
 from loadtests.engine.models import Model
 from loadtests.engine.results import Cell, Results
 from loadtests.engine.search import Search
-from loadtests.engine.works import ONE, OURS, SERIAL, Work
+from loadtests.engine.works import GUIDED, ONE, OURS, SERIAL, Work
 from services.checkpoint import Checkpoint
 
 WARM_UP_TOKENS = 8
@@ -63,7 +63,7 @@ def measure(plan: Plan, model: Model, results: Results, versions: dict[str, str]
         versions |= {name: worker.version for name, worker in workers.items()}
         patience_s = plan.patience_s
         for work in plan.works:
-            for name in plan.engines if work.kind == "text" else [OURS]:
+            for name in works.engines_for(work.kind, plan.engines):
                 results.cell(work, model.name, name).not_run = absent.get(name, "")
             measurement = _Measurement(
                 plan, model.name, checkpoint, workers, absent, results, say, patience_s
@@ -116,7 +116,7 @@ class _Measurement:
         return self.results.cell(work, self.model, engine)
 
     def rounds(self, work: Work) -> None:
-        """Text on every engine; questions and pictures on ours, together and one at a time."""
+        """Text on every engine; questions and pictures on ours, together and one at a time; pictures on one peer too."""
         self._run_all(work, -1, WARM_UP_TOKENS)
         for round_ in range(self.plan.rounds):
             self.say(f"{self.model}: {work.title}, round {round_ + 1} of {self.plan.rounds}")
@@ -126,12 +126,15 @@ class _Measurement:
     def _run_all(self, work: Work, round_: int, new_tokens: int) -> list[tuple[str, Outcome]]:
         """Who ran, and how; another engine goes first each round. A round below zero warms up."""
         jobs = works.jobs(work, self.checkpoint, new_tokens, max(round_, 0) + (round_ < 0) * 1_000_000)
+        able = works.engines_for(work.kind, self.plan.engines)
         if work.kind == "text":
-            turns = [(name, name, jobs[OURS]) for name in self.plan.engines]
+            turns = [(name, name, jobs[OURS]) for name in able]
         elif round_ < 0:
-            turns = [(ONE, OURS, jobs[OURS] if work.kind == "questions" else _first(jobs[OURS]))]
+            job = jobs[OURS] if work.kind == "questions" else _first(jobs[OURS])
+            turns = [(ONE, name, job) for name in able]
         else:
-            turns = [(label, OURS, job) for label, job in jobs.items()]
+            turns = [(label, label if label == GUIDED else OURS, job) for label, job in jobs.items()]
+            turns = [turn for turn in turns if turn[1] in able]
         shift = max(round_, 0) % len(turns)
         outcomes = []
         for label, name, job in turns[shift:] + turns[:shift]:

@@ -20,6 +20,7 @@ _COLOURS = {
     "vllm": "#e08e0b",
     "transformers-generate": "#7a7a7a",
     "transformers-generate-batch": "#b9b9b9",
+    "transformers-guided": "#8a6d3b",
 }
 _WIDTH = 0.8  # of a group of bars
 

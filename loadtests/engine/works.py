@@ -17,7 +17,7 @@ from services.checkpoint import Checkpoint
 KINDS = ("text", "questions", "pictures", "mixed")
 PROMPT, QUESTION, QUESTIONS, ANSWER = 64, 12, 10, 32  # tokens; questions on one picture
 DESCRIPTION = 32  # tokens of what a picture is drawn from
-OURS, SERIAL, ONE = "ours", "ours-serial", "one question"
+OURS, SERIAL, ONE, GUIDED = "ours", "ours-serial", "one question", "transformers-guided"
 # Shares of text, of questions on a picture and of guided pictures among mixed arrivals, and pictures asked about.
 MIX, FILMS = (0.4, 0.4, 0.2), 8
 MIXED_TEXT, MIXED_ROWS = 64, 64  # new tokens; rows for whatever arrives
@@ -73,7 +73,10 @@ class Prompts:
 
 
 def jobs(work: Work, checkpoint: Checkpoint, new_tokens: int, round_: int) -> Mapping[str, Job]:
-    """The jobs of a round by who runs them; "text" is one for all engines, under `OURS`."""
+    """The jobs of a round by who runs them; "text" is one for all engines, under `OURS`.
+
+    `GUIDED` draws one picture whatever the load: it serves one after the other, and its rate is what is compared.
+    """
     prompts = Prompts(checkpoint, (round_, work.callers, KINDS.index(work.kind)))
     if work.kind == "text":
         return {OURS: Job([prompts.text(new_tokens) for _ in range(work.callers)])}
@@ -87,8 +90,16 @@ def jobs(work: Work, checkpoint: Checkpoint, new_tokens: int, round_: int) -> Ma
         }
     drawn = [prompts.picture() for _ in range(work.callers)]
     if work.callers == 1:
-        return {OURS: Job(drawn)}
-    return {OURS: Job(drawn), SERIAL: Job(drawn, in_flight=1)}
+        return {OURS: Job(drawn), GUIDED: Job(drawn)}
+    return {OURS: Job(drawn), SERIAL: Job(drawn, in_flight=1), GUIDED: Job(drawn[:1])}
+
+
+def engines_for(kind: str, engines: Sequence[str]) -> list[str]:
+    """Those of `engines` that do this kind of work."""
+    able = {"text": [name for name in engines if name != GUIDED], "pictures": [OURS, GUIDED]}.get(
+        kind, [OURS]
+    )
+    return [name for name in engines if name in able]
 
 
 def arrivals(

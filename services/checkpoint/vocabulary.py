@@ -99,7 +99,11 @@ class Vocabulary:
         self.text_choices: NDArray[np.int64] = np.union1d(self.text_ids, ends).astype(np.int64)
 
         self._tokenizer = Tokenizer.from_str(json.dumps(_plain(description, steering)))
-        self._joined = description.get("decoder") is None
+        decoder = description.get("decoder")
+        self._joined = decoder is None
+        # These spell a token in the same way wherever it stands.
+        self._context_free = self._joined or decoder.get("type") == "ByteLevel"
+        self._whole: dict[int, str | None] = {}
         self._names: dict[int, str] = {i: name for name, i in names.items()}
 
     @classmethod
@@ -156,6 +160,13 @@ class Vocabulary:
         if self._joined:
             return "".join(self._names[i] for i in text)
         return self._tokenizer.decode(text, skip_special_tokens=False)
+
+    def whole(self, token_id: int) -> str | None:
+        """Text of a text token that is whole characters and the same after any other; None where `decode` must tell."""
+        if token_id not in self._whole:
+            text = self.decode([token_id]) if self._context_free else "\ufffd"
+            self._whole[token_id] = None if "\ufffd" in text else text
+        return self._whole[token_id]
 
     @property
     def ids(self) -> dict[str, int]:

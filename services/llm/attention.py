@@ -51,7 +51,8 @@ def _chunk(keys: Tensor, values: Tensor, q: Tensor, chunk: Chunk, step: Step) ->
     length = chunk.position + chunk.count
     table = step.tables[chunk.row, : blocks_for(length)].long()
     # [kv_heads, length, dim]
-    k, v = (part[table].transpose(0, 1).flatten(1, 2)[:, :length] for part in (keys, values))
+    k = keys[table].permute(1, 0, 3, 2).flatten(1, 2)[:, :length]
+    v = values[table].transpose(0, 1).flatten(1, 2)[:, :length]
     mask = None
     if chunk.position:
         mask = torch.ones(chunk.count, length, dtype=torch.bool, device=q.device).tril(chunk.position)
@@ -72,7 +73,7 @@ class TorchAttention(Attention):
     def _store(self, keys: Tensor, values: Tensor, k: Tensor, v: Tensor, step: Step) -> None:
         blocks = step.tables[step.rows, step.positions // BLOCK].long()
         offsets = step.positions % BLOCK
-        keys[blocks, :, offsets] = k
+        keys[blocks, :, :, offsets] = k
         values[blocks, :, offsets] = v
 
     def _singles(self, keys: Tensor, values: Tensor, q: Tensor, mixed: Tensor, step: Step) -> None:
@@ -80,7 +81,8 @@ class TorchAttention(Attention):
         count = blocks_for(step.extent)
         tables = step.tables[step.rows[part], :count].long()
         # [n, kv_heads, count · BLOCK, dim]
-        k, v = (source[tables].transpose(1, 2).flatten(2, 3) for source in (keys, values))
+        k = keys[tables].permute(0, 2, 1, 4, 3).flatten(2, 3)
+        v = values[tables].transpose(1, 2).flatten(2, 3)
         beyond = torch.arange(count * BLOCK, device=q.device) > step.positions[part].unsqueeze(1)
         mask = torch.zeros(beyond.shape, dtype=q.dtype, device=q.device).masked_fill_(beyond, -torch.inf)
         # The query heads of one key head stand in as its "positions": no copies of keys for grouped queries.
@@ -98,14 +100,14 @@ class CpuAttention(Attention):
 
     def __init__(self, cache: KVCache, threads: int) -> None:
         super().__init__(cache)
-        from services.llm import paged_cpu
+        from services.llm import cpu
 
-        self._loops = paged_cpu
+        self._loops = cpu
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "attention") if threads > 1 else None
 
     def _store(self, keys: Tensor, values: Tensor, k: Tensor, v: Tensor, step: Step) -> None:
-        self._loops.store(_raw(k), _raw(v), _raw(keys), _raw(values), *step.host)
+        self._loops.store(raw(k), raw(v), raw(keys), raw(values), *step.host)
 
     def _singles(self, keys: Tensor, values: Tensor, q: Tensor, mixed: Tensor, step: Step) -> None:
         part = slice(step.singles)
@@ -114,15 +116,14 @@ class CpuAttention(Attention):
         out = torch.empty_like(queries) if narrow else mixed[part]
         arguments = (
             queries.numpy(),
-            _raw(keys),
-            _raw(values),
+            raw(keys),
+            raw(values),
             *step.host,
             out.numpy(),
         )
-        pairs = step.singles * keys.shape[1]
         work = step.singles * q.shape[1] * q.shape[2] * step.extent
-        shares = 1 if self._pool is None or work < self._WORTH_SHARING else min(self._threads, pairs)
-        bounds = [pairs * share // shares for share in range(shares + 1)]
+        shares = 1 if self._pool is None or work < self._WORTH_SHARING else min(self._threads, step.singles)
+        bounds = [step.singles * share // shares for share in range(shares + 1)]
         others: list[Future[Any]] = []
         if self._pool is not None:
             others = [
@@ -136,7 +137,7 @@ class CpuAttention(Attention):
             mixed[part] = out
 
 
-def _raw(tensor: Tensor) -> NDArray[np.generic]:
+def raw(tensor: Tensor) -> NDArray[np.generic]:
     """The tensor's memory as numpy has it: bfloat16, which numpy lacks, as uint16."""
     if tensor.dtype == torch.bfloat16:
         return tensor.contiguous().view(torch.uint16).numpy()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from services.checkpoint import Vocabulary
 from services.checkpoint.config import ModelConfig
-from services.llm.attention import Attention
+from services.llm.fused import Forward
 from services.llm.group import joined
 from services.llm.kv_cache import BLOCK, blocks_for
 from services.llm.runner import Runner
@@ -56,7 +56,7 @@ class Computer:
     """A rank's part of the model, with the hidden state at each row's last token. Use from one thread."""
 
     def __init__(
-        self, runner: Runner, attention: Attention, vocabulary: Vocabulary, places: int, threads: int
+        self, runner: Runner, forward: Forward, vocabulary: Vocabulary, places: int, threads: int
     ) -> None:
         """Takes the output embedding out of `runner`.
 
@@ -64,7 +64,7 @@ class Computer:
             places: hidden states that are kept.
             threads: torch threads for work that is worth sharing.
         """
-        self.runner, self.attention, self._threads = runner, attention, threads
+        self.runner, self._forward, self._threads = runner, forward, threads
         self._hidden = torch.zeros(
             places, runner.config.hidden_size, dtype=runner.dtype, device=runner.device
         )
@@ -75,7 +75,7 @@ class Computer:
     def __call__(self, work: Work) -> tuple[Tensor | None, Tensor | None]:
         """Logits of text [n, text choices] and of codes [m, codes], float32 or wider; None where nobody draws."""
         self._use_threads(len(work.step.ids))
-        self._hidden[work.step.ends] = self.runner.forward(work.step, self.attention)
+        self._hidden[work.step.ends] = self._forward(work.step)
         return (
             self._text(self._hidden[work.text]) if len(work.text) else None,
             self._codes(self._hidden[work.codes]) if len(work.codes) else None,

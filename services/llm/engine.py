@@ -220,13 +220,13 @@ class Engine:
     def stats(self) -> EngineStats:
         return EngineStats(
             waiting=len(self._waiting),
-            active=len(self._scheduler.active),
+            active=len(self._scheduler.running.active),
             rows=self._batch.rows,
             capacity=self._batch.capacity,
             blocks=self._batch.pool.size,
             blocks_held=self._batch.pool.held,
             blocks_cached=self._batch.pool.registered,
-            **asdict(self._scheduler.counts),
+            **asdict(self._scheduler.running.counts),
         )
 
     def check_health(self) -> None:
@@ -245,7 +245,7 @@ class Engine:
             AssertionError: it is not so; a defect of the engine.
         """
         with self._stepping:
-            self._scheduler.check_integrity()
+            self._scheduler.running.check_integrity()
 
     def close(self, drain_s: float = 10.0) -> None:
         """Refuse new work, let the accepted finish for at most `drain_s`, fail the rest, end the thread."""
@@ -261,7 +261,7 @@ class Engine:
 
     @property
     def _idle(self) -> bool:
-        return not self._scheduler.active and not len(self._waiting)
+        return not self._scheduler.running.active and not len(self._waiting)
 
     # The step loop's side
 
@@ -274,8 +274,8 @@ class Engine:
                 while self._wait_for_work():
                     with self._stepping:
                         self._scheduler.step()
-                    ring_all(self._scheduler.news)
-                    self._scheduler.news = set()
+                    ring_all(self._scheduler.answers.news)
+                    self._scheduler.answers.news = set()
             self._end(Unavailable("the language model is going down", retry_after_s=1.0))
         except MedMaxError as error:
             log.error("the step loop ended: %s", error.message)
@@ -298,13 +298,13 @@ class Engine:
     def _end(self, error: MedMaxError) -> None:
         with self._condition:
             self._failure = error
-            left = [*self._scheduler.active, *self._waiting.clear()]
-            self._scheduler.active = []
+            left = [*self._scheduler.running.active, *self._waiting.clear()]
+            self._scheduler.running.active = []
             self._condition.notify_all()
         for sequence in left:
             sequence.mailbox.fail(error)
         self._ready.set()
-        ring_all(self._scheduler.news | {sequence.mailbox for sequence in left})
+        ring_all(self._scheduler.answers.news | {sequence.mailbox for sequence in left})
 
 
 def _collect(mailbox: Mailbox) -> Answer:

@@ -16,15 +16,18 @@ class KVCache:
     """Memory of `blocks` blocks. `BlockPool` says who holds which; memory of blocks never used is not touched.
 
     Attributes:
-        keys, values: [layers, blocks, kv_heads, BLOCK, head_dim], this rank's heads.
+        keys: [layers, blocks, kv_heads, head_dim, BLOCK], this rank's heads; the positions of a block side by side, so that
+            a query meets a whole block at once.
+        values: [layers, blocks, kv_heads, BLOCK, head_dim].
     """
 
     def __init__(
         self, config: ModelConfig, blocks: int, dtype: torch.dtype, device: torch.device, ranks: int = 1
     ) -> None:
         kv_heads = max(1, config.num_key_value_heads // ranks)
-        shape = (config.num_hidden_layers, blocks, kv_heads, BLOCK, config.head_dim)
-        self.keys, self.values = _zeros(shape, dtype, device), _zeros(shape, dtype, device)
+        outer, dim = (config.num_hidden_layers, blocks, kv_heads), config.head_dim
+        self.keys = _zeros((*outer, dim, BLOCK), dtype, device)
+        self.values = _zeros((*outer, BLOCK, dim), dtype, device)
 
     @staticmethod
     def bytes_per_block(config: ModelConfig, dtype: torch.dtype, ranks: int = 1) -> int:

@@ -28,8 +28,8 @@ from torch import Tensor, distributed
 
 from services.checkpoint import Checkpoint
 from services.errors import CheckpointError, ConfigurationError, MedMaxError, Unavailable
-from services.llm.attention import attention_for
 from services.llm.compute import Computer, Work
+from services.llm.fused import forward_for
 from services.llm.group import Group, TorchGroup
 from services.llm.kv_cache import KVCache
 from services.llm.load import load_state
@@ -66,8 +66,8 @@ class Part:
         state = load_state(self.checkpoint, device, self.dtype, group.rank, group.size)
         runner = Runner(self.checkpoint.config, state, group)
         cache = KVCache(runner.config, self.blocks, self.dtype, runner.device, group.size)
-        attention = attention_for(cache, self.threads)
-        return Computer(runner, attention, self.checkpoint.vocabulary, self.places, self.threads), cache
+        forward = forward_for(runner, cache, self.threads)
+        return Computer(runner, forward, self.checkpoint.vocabulary, self.places, self.threads), cache
 
 
 class Team:

@@ -21,7 +21,7 @@ from services.llm.step import Step
 
 
 @dataclass(frozen=True)
-class _Weights:
+class Weights:
     """One layer's, or one rank's part of them: q, k and v in one matrix, gate and up in another, head norms side by side.
 
     Matrices are [in, out]: on a CPU a product of few rows is quicker that way round.
@@ -37,7 +37,7 @@ class _Weights:
     post_norm: Tensor
 
     @classmethod
-    def of(cls, state: dict[str, Tensor], layer: int) -> _Weights:
+    def of(cls, state: dict[str, Tensor], layer: int) -> Weights:
         """Takes the layer's tensors out of `state`, so that loading never holds the model twice."""
 
         def pop(*names: str) -> Tensor:
@@ -78,12 +78,12 @@ class Runner:
             config.num_attention_heads // size,
             max(1, config.num_key_value_heads // size),
         )
-        self._layers = [_Weights.of(left, index) for index in range(config.num_hidden_layers)]
+        self._layers = [Weights.of(left, index) for index in range(config.num_hidden_layers)]
         self.parameters = sum(
             w.qkv.numel() + w.out.numel() + w.gate_up.numel() + w.down.numel() for w in self._layers
         )
         """Weights of the matrices that every token passes through on this rank."""
-        self._rotary = Rotary(config)
+        self.rotary = Rotary(config)
         _, self.first_id, self._end_id = bounds(config, "model.embed_tokens.weight", self.group.rank, size)
 
     @property
@@ -101,11 +101,20 @@ class Runner:
             Normed hidden states of the tokens `step.last`, [R, hidden_size]; the same on every rank.
         """
         x = self._embed(step.ids)
-        cos, sin = self._rotary.at(step.positions, x)
+        cos, sin = self.rotary.at(step.positions, x)
         for index, layer in enumerate(self._layers):
             q, k, v = self._project(layer, x, cos, sin)
             x = self._after(layer, x, attention(index, q, k, v, step))
-        return self._rms(x[step.last], self._norm)
+        return self.normed(x[step.last])
+
+    def normed(self, x: Tensor) -> Tensor:
+        """The last norm."""
+        return self._rms(x, self._norm)
+
+    def take_layers(self) -> list[Weights]:
+        """The layers' weights, for whoever computes them in another way; `forward` does so no more."""
+        layers, self._layers = self._layers, []
+        return layers
 
     def _embed(self, ids: Tensor) -> Tensor:
         if self.group.size == 1:
@@ -114,7 +123,7 @@ class Runner:
         x = functional.embedding((ids - self.first_id).clamp(0, len(self.embedding) - 1), self.embedding)
         return self.group.sum(x.masked_fill_(~mine.unsqueeze(1), 0))
 
-    def _project(self, layer: _Weights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, layer: Weights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [N, hidden] → q [N, heads, head_dim], k and v [N, kv_heads, head_dim], q and k rotated."""
         normed = x if self.config.swin_norm else self._rms(x, layer.input_norm)
         heads = (normed @ layer.qkv).view(len(x), -1, self.config.head_dim)
@@ -124,7 +133,7 @@ class Runner:
         q, k = torch.split(qk, [self._heads, self._kv_heads], 1)
         return q, k, v
 
-    def _after(self, layer: _Weights, x: Tensor, mixed: Tensor) -> Tensor:
+    def _after(self, layer: Weights, x: Tensor, mixed: Tensor) -> Tensor:
         """The residual stream with attention's output and the feed-forward block's added."""
         attended = self.group.sum(mixed @ layer.out)
         if self.config.swin_norm:
@@ -133,7 +142,7 @@ class Runner:
         x = x + attended
         return x + self._feed_forward(layer, self._rms(x, layer.post_norm))
 
-    def _feed_forward(self, layer: _Weights, x: Tensor) -> Tensor:
+    def _feed_forward(self, layer: Weights, x: Tensor) -> Tensor:
         gate, up = (x @ layer.gate_up).chunk(2, -1)
         return self.group.sum((functional.silu(gate) * up) @ layer.down)
 

@@ -71,17 +71,25 @@ def distribution(logits: Tensor, draw: Draw) -> Tensor:
     # Less than the largest, in float64: no temperature above 0 is so small that it overflows into NaN.
     below = (logits - logits.gather(1, best)).double()
     probabilities = torch.softmax(below / torch.where(cold, 1.0, draw.temperature.unsqueeze(1)), -1)
-    if draw.truncated:
-        ordered, order = probabilities.sort(stable=True, dim=-1, descending=True)
-        rank = torch.arange(ordered.shape[1], device=logits.device)
-        ordered = ordered.masked_fill(rank >= draw.top_k.unsqueeze(1), 0.0)
-        before = ordered.cumsum(-1) - ordered
-        # The nucleus holds every choice before which less than top_p has been gathered.
-        nucleus = before < draw.top_p.unsqueeze(1) * ordered.sum(-1, keepdim=True)
-        kept = torch.zeros_like(nucleus).scatter_(1, order, nucleus & (ordered > 0))
-        # Back in the order of ids, so that a row without truncation draws as it would among its like.
-        probabilities = probabilities.masked_fill(~kept, 0.0)
-    return probabilities
+    if draw.truncated and probabilities.device.type == "cpu":
+        from services.llm import cpu
+
+        cpu.truncate(probabilities.numpy(), draw.top_k.numpy(), draw.top_p.numpy())
+        return probabilities
+    return truncated(probabilities, draw) if draw.truncated else probabilities
+
+
+def truncated(probabilities: Tensor, draw: Draw) -> Tensor:
+    """Top-k, then the nucleus, of probabilities [rows, choices]; of equals the first are kept."""
+    ordered, order = probabilities.sort(stable=True, dim=-1, descending=True)
+    rank = torch.arange(ordered.shape[1], device=probabilities.device)
+    ordered = ordered.masked_fill(rank >= draw.top_k.unsqueeze(1), 0.0)
+    before = ordered.cumsum(-1) - ordered
+    # The nucleus holds every choice before which less than top_p has been gathered.
+    nucleus = before < draw.top_p.unsqueeze(1) * ordered.sum(-1, keepdim=True)
+    kept = torch.zeros_like(nucleus).scatter_(1, order, nucleus & (ordered > 0))
+    # Back in the order of ids, so that a row without truncation draws as it would among its like.
+    return probabilities.masked_fill(~kept, 0.0)
 
 
 def inverse(weights: Tensor, uniform: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ class TextAssembler:
     def __init__(self, vocabulary: Vocabulary, stops: tuple[str, ...]) -> None:
         self._vocabulary, self._stops = vocabulary, stops
         self._context: list[int] = []  # the ids decoded last: decoders may look back
-        self._context_chars = 0
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._held: list[_Piece] = []
@@ -37,6 +36,9 @@ class TextAssembler:
         self._ids.append(token_id)
         if logprob is not None:
             self._logprobs.append(logprob)
+        if len(self._ids) == 1 and (whole := self._vocabulary.whole(token_id)) is not None:
+            self._accept(whole, 1)
+            return
         text = self._decoded()
         if not text.endswith(_REPLACEMENT):
             self._accept(text, len(self._ids))
@@ -62,26 +64,30 @@ class TextAssembler:
     def flush(self) -> Text | None:
         """All that is left, for the end of a stretch of text; an unfinished character is dropped."""
         if self._ids and not self.stopped:
-            self._accept(self._decoded().rstrip(_REPLACEMENT), len(self._ids))
+            text = self._decoded()
+            # U+FFFD is a character too: what spells it is finished.
+            spelt = self._vocabulary.reads_text and self._vocabulary.encode(text) == self._ids
+            self._accept(text if spelt else text.rstrip(_REPLACEMENT), len(self._ids))
         return self._release(len(self._held))
 
     def _decoded(self) -> str:
-        return self._vocabulary.decode(self._context + self._ids)[self._context_chars :]
+        context = len(self._vocabulary.decode(self._context)) if self._context else 0
+        return self._vocabulary.decode(self._context + self._ids)[context:]
 
     def _accept(self, text: str, count: int) -> None:
         """Take the first `count` waiting ids as complete: they are `text`."""
         ids, self._ids = self._ids[:count], self._ids[count:]
         logprobs, self._logprobs = self._logprobs[:count], self._logprobs[count:]
         self._context = [] if text.endswith(_REPLACEMENT) else ids
-        self._context_chars = len(self._vocabulary.decode(self._context))
         self._held.append(_Piece(text, tuple(ids), tuple(logprobs)))
         if self._stops:
             self._cut()
 
     def _accept_broken(self, text: str) -> None:
         """Too long for an unfinished character: let go of bytes that no later token can complete."""
+        context = len(self._vocabulary.decode(self._context)) if self._context else 0
         for count in range(1, len(self._ids)):
-            head = self._vocabulary.decode(self._context + self._ids[:count])[self._context_chars :]
+            head = self._vocabulary.decode(self._context + self._ids[:count])[context:]
             if head + self._vocabulary.decode(self._ids[count:]) == text:
                 self._accept(head, count)
                 return

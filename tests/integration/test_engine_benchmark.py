@@ -45,6 +45,7 @@ def test_a_run_measures_us_and_transformers_and_reports_who_is_missing(
                 "--engines",
                 "ours",
                 "transformers-generate",
+                "transformers-guided",
                 "vllm",
                 "--works",
                 "text",
@@ -68,6 +69,8 @@ def test_a_run_measures_us_and_transformers_and_reports_who_is_missing(
         ("pictures", 1, "ours"),
         ("pictures", 8, "ours"),
         ("pictures", 8, "ours-serial"),
+        ("pictures", 1, "transformers-guided"),
+        ("pictures", 8, "transformers-guided"),
     }
     for (work, _, engine), row in rows.items():
         ran = engine != "vllm"
@@ -81,6 +84,7 @@ def test_a_run_measures_us_and_transformers_and_reports_who_is_missing(
         ("questions", "ours-serial"),
         ("questions", "one question, prompt tokens read"),
         ("pictures", "ours-serial"),
+        ("pictures", "transformers-guided"),
     }
     assert "not run: no environment" in values["versions"]["vllm"]
     assert "not run" in capsys.readouterr().out

@@ -42,7 +42,7 @@ class Recipe:
     vq_unquantized_steps: int = 250
     finding_weight: float = 4.0
     # Decoder
-    lm_steps: int = 8_000
+    lm_steps: int = 7_000
     lm_mix: Mix = Mix()
     lm_finding_weight: float = 4.0
     lm_batch_tokens: int = 4_096

@@ -409,14 +409,14 @@ def test_a_bad_request_in_a_batch_is_refused_before_any_work(engine: Engine, che
 def test_what_goes_wrong_with_one_sequence_stays_with_it(
     engine: Engine, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_text = engine._scheduler._on_text
+    on_text = engine._scheduler.answers.on_text
 
     def failing(sequence, drawn, index):  # type: ignore[no-untyped-def]
         if sequence.job.sampling.seed == 13:
             raise ValueError("a defect")
         on_text(sequence, drawn, index)
 
-    monkeypatch.setattr(engine._scheduler, "_on_text", failing)
+    monkeypatch.setattr(engine._scheduler.answers, "on_text", failing)
 
     async def run() -> list[object]:
         streams = [

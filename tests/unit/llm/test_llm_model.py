@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +12,25 @@ from hypothesis import strategies as st
 from services.checkpoint import Checkpoint, ModelConfig
 from services.llm.attention import Attention, CpuAttention, TorchAttention
 from services.llm.batch import Batch
+from services.llm.fused import Forward, Fused
 from services.llm.kv_cache import KVCache
 from services.llm.model import Chameleon
 from services.llm.runner import Runner
 from services.llm.sequence import Row
 
 CPU = torch.device("cpu")
-BACKENDS = {"loops": lambda cache: CpuAttention(cache, 1), "torch": TorchAttention}
+
+
+def _with(attention: Callable[[KVCache], Attention]) -> Callable[[Runner, KVCache], Forward]:
+    return lambda runner, cache: partial(runner.forward, attention=attention(cache))
+
+
+BACKENDS: dict[str, Callable[[Runner, KVCache], Forward]] = {
+    "loops": _with(lambda cache: CpuAttention(cache, 1)),
+    "torch": _with(TorchAttention),
+    "fused": lambda runner, cache: Fused(runner, cache, 1),
+    "fused, shared": lambda runner, cache: Fused(runner, cache, 2, least=0),
+}
 
 
 def runner_of(model: Chameleon) -> Runner:
@@ -37,7 +52,7 @@ def test_reading_in_any_pieces_equals_the_full_computation(
     model, config = models[shape], checkpoints[shape].config
     ids = torch.randint(0, config.vocab_size, (3, 100), generator=torch.Generator().manual_seed(1))
     runner, cache = runner_of(model), KVCache(config, 24, torch.float64, CPU)
-    attention: Attention = BACKENDS[backend](cache)
+    forward = BACKENDS[backend](runner, cache)
     batch, rows = Batch(config, 4, cache), [Row(None) for _ in range(3)]  # type: ignore[arg-type]
     with torch.inference_mode():
         expected = model(ids)
@@ -54,7 +69,7 @@ def test_reading_in_any_pieces_equals_the_full_computation(
                 assert batch.grow(row, int(batch.length[row.index]))
             places = np.array([row.index for row, _ in reading])
             step = batch.step(places, np.array([n for _, n in reading]))
-            got = runner.forward(step, attention) @ runner.head.T
+            got = forward(step) @ runner.head.T
             for place, logits in zip(step.ends.tolist(), got, strict=True):
                 row = next(i for i, r in enumerate(rows) if r.index == place)
                 torch.testing.assert_close(logits, expected[row, batch.read[place] - 1], rtol=1e-9, atol=1e-9)
@@ -96,6 +111,38 @@ def test_compiled_attention_equals_torchs(dtype: torch.dtype, heads: int, kv_hea
         mixed.append(attention(0, q, k, v, step).float())
     tolerance = 2e-2 if dtype is torch.bfloat16 else 1e-5
     torch.testing.assert_close(mixed[0], mixed[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", ["mha", "gqa_swin"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_layers_equal_the_same_layers_in_torch(
+    shape: str, dtype: torch.dtype, threads: int, checkpoints: dict[str, Checkpoint]
+) -> None:
+    """Prompts of unlike lengths beside each other, then a step of one id for each row."""
+    config = checkpoints[shape].config
+    torch.manual_seed(5)
+    state = {name: torch.randn(size).mul_(0.1).to(dtype) for name, size in config.shapes().items()}
+    caches = [KVCache(config, 40, dtype, CPU) for _ in range(2)]
+    runner, other = Runner(config, dict(state)), Runner(config, dict(state))
+    forwards = [Fused(runner, caches[0], threads, least=0), _with(TorchAttention)(other, caches[1])]
+    caches[0].keys.fill_(torch.nan)
+    caches[0].values.fill_(torch.nan)
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.15}[dtype]
+    for forward, cache in zip(forwards, caches, strict=True):
+        batch = Batch(config, 4, cache)
+        for index, length in enumerate((1, 37, 90)):
+            row = Row(None)  # type: ignore[arg-type]
+            batch.add(row, np.arange(length) % 7 + index)
+            assert batch.grow(row, length + 1)
+        with torch.inference_mode():
+            hidden = [forward(batch.step(np.arange(3), batch.length[:3].copy())).float()]
+            batch.length[:3] += 1
+            hidden.append(forward(batch.step(np.arange(3), np.ones(3, np.int64))).float())
+        if forward is forwards[0]:
+            got = hidden
+    for mine, torchs in zip(got, hidden, strict=True):
+        torch.testing.assert_close(mine, torchs, rtol=tolerance, atol=tolerance)
 
 
 def test_no_position_sees_what_follows_it(checkpoint: Checkpoint, models: dict[str, Chameleon]) -> None:

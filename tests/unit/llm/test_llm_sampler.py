@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from services.llm.sampler import FORBIDDEN, Draw, assess, penalise, sample
+from services.llm import cpu
+from services.llm.sampler import FORBIDDEN, Draw, assess, penalise, sample, truncated
 
 CPU = torch.device("cpu")
 
@@ -97,3 +98,22 @@ def test_log_probability_and_entropy_leave_forbidden_choices_out() -> None:
     _, picked, entropy = assess(logits, torch.tensor([1]))
     assert picked.item() == pytest.approx(np.log(0.5))
     assert entropy.item() == pytest.approx(np.log(2))
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(0, 6), min_size=9, max_size=9), min_size=1, max_size=4).filter(
+        lambda rows: all(any(row) for row in rows)
+    ),
+    top_p=st.sampled_from([1e-9, 0.25, 0.5, 0.9, 1.0]),
+    top_k=st.integers(0, 10),
+)
+@settings(max_examples=200, deadline=None)
+def test_truncation_without_sorting_keeps_what_sorting_keeps(
+    rows: list[list[int]], top_p: float, top_k: int
+) -> None:
+    """Whole numbers: many are equal, and no sum is rounded."""
+    weights = torch.tensor(rows, dtype=torch.float64)
+    draw = Draw.of([(1.0, top_p, top_k)] * len(rows), CPU)
+    expected = truncated(weights, draw)
+    cpu.truncate(weights.numpy(), draw.top_k.numpy(), draw.top_p.numpy())
+    assert weights.tolist() == expected.tolist()

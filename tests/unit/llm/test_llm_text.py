@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.checkpoint import Checkpoint, Vocabulary
@@ -25,6 +25,7 @@ def assemble(vocabulary: Vocabulary, ids: list[int], stops: tuple[str, ...]) -> 
 
 
 @given(text=st.text(max_size=40))
+@example(text="\ufffd")
 @settings(max_examples=50, deadline=None)
 def test_pieces_are_whole_characters_and_join_to_the_text(text: str, checkpoint: Checkpoint) -> None:
     v = checkpoint.vocabulary
