@@ -28,71 +28,66 @@ def _largest(values: Any, count: int) -> Any:
 def attend_one(q: Any, keys: Any, values: Any, table: Any, length: int, scores: Any, out: Any) -> None:
     """Softmax attention of one query over the first `length` positions of one row.
 
+    Block by block and in each all heads, as they lie in memory, which is what limits it.
+
     Args:
         q, out: [heads, dim], contiguous.
         keys: [blocks, kv_heads, dim, 16], values: [blocks, kv_heads, 16, dim]; of q's type, or bfloat16 as uint16.
         table: int32, the row's blocks in order.
-        scores: at least `length` numbers rounded up to whole blocks, to write in.
+        scores: [heads, at least `length` rounded up to whole blocks], to write in.
     """
     kv_heads, dim = keys.shape[1], keys.shape[2]
-    heads, size = q.shape[0], dim * LANES
+    heads, size, width = q.shape[0], dim * LANES, scores.shape[1]
     scale = q.dtype.type(1.0 / math.sqrt(dim))
-    flat_q, flat_out = q.reshape(-1), out.reshape(-1)
+    flat_q, flat_out, weights = q.reshape(-1), out.reshape(-1), scores.reshape(-1)
     flat_k, flat_v = keys.reshape(-1), values.reshape(-1)
-    count, vectors = (length + LANES - 1) // LANES, dim // LANES
+    count = (length + LANES - 1) // LANES
+    for i in range(count):
+        for head in range(heads):
+            block = (table[i] * kv_heads + head * kv_heads // heads) * size
+            tile_1x1(
+                flat_q, head * dim, 0, flat_k, block, LANES, 0, weights, head * width + i * LANES, 0, dim, 0
+            )
     for head in range(heads):
-        h, at = head * kv_heads // heads, head * dim
-        for i in range(count):
-            block = (table[i] * kv_heads + h) * size
-            tile_1x1(flat_q, at, 0, flat_k, block, LANES, 0, scores, i * LANES, 0, dim, 0)
-        top = _largest(scores, length)
-        total = q.dtype.type(0)
-        for t in range(length):
-            weight = exp((scores[t] - top) * scale)
-            scores[t] = weight
-            total += weight
-        for i in range(count):
-            block = (table[i] * kv_heads + h) * size
-            n, more = min(LANES, length - i * LANES), 1 if i else 0
-            v = 0
-            while v + 2 <= vectors:
-                tile_1x2(
-                    scores,
-                    i * LANES,
-                    0,
-                    flat_v,
-                    block + v * LANES,
-                    dim,
-                    LANES,
-                    flat_out,
-                    at + v * LANES,
-                    0,
-                    n,
-                    more,
-                )
-                v += 2
-            if v < vectors:
-                tile_1x1(
-                    scores,
-                    i * LANES,
-                    0,
-                    flat_v,
-                    block + v * LANES,
-                    dim,
-                    LANES,
-                    flat_out,
-                    at + v * LANES,
-                    0,
-                    n,
-                    more,
-                )
-            for d in range(vectors * LANES, dim):
-                total_d = flat_out[at + d] if more else q.dtype.type(0)
-                for t in range(n):
-                    total_d += scores[i * LANES + t] * number(flat_v[block + t * dim + d])
-                flat_out[at + d] = total_d
-        for d in range(dim):
-            flat_out[at + d] /= total
+        _soften(scores[head], length, scale)
+    for i in range(count):
+        for head in range(heads):
+            block = (table[i] * kv_heads + head * kv_heads // heads) * size
+            n = min(LANES, length - i * LANES)
+            _gather(weights, head * width + i * LANES, n, flat_v, block, dim, flat_out, head * dim, i > 0)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=MATHS, error_model="numpy")
+def _soften(scores: Any, length: int, scale: Any) -> None:
+    """Softmax of the first `length` scores times `scale`, in place."""
+    top = _largest(scores, length)
+    total = scores.dtype.type(0)
+    for t in range(length):
+        weight = exp((scores[t] - top) * scale)
+        scores[t] = weight
+        total += weight
+    share = scores.dtype.type(1) / total
+    for t in range(length):
+        scores[t] *= share
+
+
+@numba.njit(nogil=True, cache=True, fastmath=MATHS, error_model="numpy")
+def _gather(
+    weights: Any, place: int, n: int, values: Any, block: int, dim: int, out: Any, at: int, more: bool
+) -> None:
+    """Sum of n values [n, dim] at `block` by the weights at `place` into out[at : at + dim], or added there."""
+    v = 0
+    while v + 2 * LANES <= dim:
+        tile_1x2(weights, place, 0, values, block + v, dim, LANES, out, at + v, 0, n, int(more))
+        v += 2 * LANES
+    if v + LANES <= dim:
+        tile_1x1(weights, place, 0, values, block + v, dim, LANES, out, at + v, 0, n, int(more))
+        v += LANES
+    for d in range(v, dim):
+        total = out[at + d] if more else out.dtype.type(0)
+        for t in range(n):
+            total += weights[place + t] * number(values[block + t * dim + d])
+        out[at + d] = total
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -107,7 +102,7 @@ def attend(
         tables: int32 [rows, blocks of a row], the blocks of each row in order.
         rows, positions: int64 [N]; token n sees positions 0…positions[n] of row rows[n].
     """
-    scores = np.empty(tables.shape[1] * LANES, q.dtype)
+    scores = np.empty((q.shape[1], tables.shape[1] * LANES), q.dtype)
     for n in range(first, last):
         attend_one(q[n], keys, values, tables[rows[n]], positions[n] + 1, scores, out[n])
 

@@ -131,7 +131,7 @@ def _after(layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, fir
     normed = np.empty((_TOKENS, size), x.dtype)
     gates = np.empty((_TOKENS, gate_up.shape[1] * LANES), x.dtype)
     fed = np.empty((_TOKENS, inner), x.dtype)
-    scores = np.empty(tables.shape[1] * LANES, x.dtype)
+    scores = np.empty((q.shape[1], tables.shape[1] * LANES), x.dtype)
     for start in range(first, last, _TOKENS):
         count = min(_TOKENS, last - start)
         for i in range(count):
