@@ -109,6 +109,9 @@ class Settings(BaseSettings):
         description="image codes that one step may settle; 1 = no drafts. Pays where few answers run",
     )
     prefix_cache: bool = Field(True, description="read what prompts have in common once")
+    touch_cache: bool = Field(
+        False, description="write the key-value cache's memory at start, so that no request waits for it"
+    )
     prefill_tokens: int = Field(
         2048, ge=16, le=1 << 20, description="prompt tokens read in one step; running answers wait meanwhile"
     )

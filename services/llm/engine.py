@@ -10,6 +10,7 @@ Callers' threads touch the waiting line and the mailboxes alone; the rest belong
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -34,7 +35,7 @@ from services.errors import (
 from services.llm.batch import Batch
 from services.llm.compute import trials
 from services.llm.decoding import Decoding
-from services.llm.events import Answer, Finish, Picture, Preview, Text
+from services.llm.events import Answer, Event, Finish, Picture, Preview, Text
 from services.llm.group import Alone
 from services.llm.kv_cache import KVCache, blocks_for
 from services.llm.parallel import Part, Team
@@ -124,6 +125,7 @@ class Engine:
             settings.max_batch * settings.speculative_codes,
             blocks or _blocks(checkpoint, settings, dtype),
             settings.threads or os.cpu_count() or 1,
+            settings.touch_cache,
         )
         self._team: Team | None = None
         if part.size > 1:
@@ -163,6 +165,8 @@ class Engine:
             if self._team is not None:
                 self._team.close()
             raise self._failure
+        # What is there by now stays: without this every full collection goes through all of it, some 0.1 s in mid-answer.
+        gc.freeze()
 
     # Callers' side
 
@@ -180,28 +184,39 @@ class Engine:
         return stream
 
     def generate_batch(
-        self, requests: Requests[GenerationRequest], on_answer: Callable[[int, Answer], None] | None = None
+        self,
+        requests: Requests[GenerationRequest],
+        on_answer: Callable[[int, Answer], None] | None = None,
+        on_event: Callable[[int, Event], None] | None = None,
     ) -> list[Answer]:
         """Answers to many requests, in their order; blocks. There may be more than the line of waiting takes.
 
         Args:
             on_answer: called with the index of each request as its answer is complete.
+            on_event: called with the index of a request and each of its events as they come.
 
         Raises:
             MedMaxError: the first request to fail; the others are cancelled.
         """
         jobs = [resolve(request, self._limits) for request in requests]
-        done: SimpleQueue[int] = SimpleQueue()
-        boxes = [Mailbox(None, partial(done.put, index), eager=False) for index in range(len(jobs))]
+        news: SimpleQueue[int] = SimpleQueue()
+        boxes = [Mailbox(None, partial(news.put, i), eager=on_event is not None) for i in range(len(jobs))]
+        parts: list[list[Text | Picture]] = [[] for _ in jobs]
         answers: dict[int, Answer] = {}
         try:
             for job, box in zip(jobs, boxes, strict=True):
                 self._enqueue(job, box, bounded=False)
             while len(answers) < len(jobs):
-                index = done.get()
-                answers[index] = _collect(boxes[index])
-                if on_answer is not None:
-                    on_answer(index, answers[index])
+                index = news.get()
+                while (event := boxes[index].take()) is not None:
+                    if on_event is not None:
+                        on_event(index, event)
+                    if isinstance(event, Finish):
+                        answers[index] = Answer(tuple(parts[index]), event)
+                        if on_answer is not None:
+                            on_answer(index, answers[index])
+                    elif not isinstance(event, Preview):
+                        parts[index].append(event)
         finally:
             for box in boxes:
                 box.cancelled = True
@@ -305,16 +320,6 @@ class Engine:
             sequence.mailbox.fail(error)
         self._ready.set()
         ring_all(self._scheduler.answers.news | {sequence.mailbox for sequence in left})
-
-
-def _collect(mailbox: Mailbox) -> Answer:
-    parts: list[Text | Picture] = []
-    while (event := mailbox.take()) is not None:
-        if isinstance(event, Finish):
-            return Answer(tuple(parts), event)
-        if not isinstance(event, Preview):
-            parts.append(event)
-    raise internal_error()  # woken without an end: cannot happen
 
 
 def _blocks(checkpoint: Checkpoint, settings: Settings, dtype: torch.dtype) -> int:

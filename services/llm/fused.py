@@ -88,13 +88,18 @@ class Fused:
             self._share(shared, bounds, layer, layer + 1, c.AFTER)
 
     def _share(self, shared: tuple[Any, ...], bounds: list[int], *which: int) -> None:
-        """Tokens between the bounds, each part in a thread of its own."""
+        """Tokens between the bounds, each part in one thread."""
         assert self._pool is not None
         parts = [(a, b) for a, b in pairwise(bounds) if a < b]
         others = [self._pool.submit(self._read_layers, *shared, a, b, *which) for a, b in parts[1:]]
         self._read_layers(*shared, *parts[0], *which)
+        for part, other in zip(parts[:0:-1], others[::-1], strict=True):
+            # A thread that has no processor yet is not waited for.
+            if other.cancel():
+                self._read_layers(*shared, *part, *which)
         for other in others:
-            other.result()
+            if not other.cancelled():
+                other.result()
 
 
 def _even(rows: NDArray[np.int64], shares: int) -> list[int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -35,6 +38,11 @@ class KVCache:
         kv_heads = max(1, config.num_key_value_heads // ranks)
         return 2 * config.num_hidden_layers * kv_heads * BLOCK * config.head_dim * dtype.itemsize
 
+    def touch(self) -> None:
+        """Write all of the memory once: on a machine that hands pages out as they are first written, that takes its time."""
+        self.keys.zero_()
+        self.values.zero_()
+
     def clear(self, block: int) -> None:
         """Zero a block, so that nothing that is not a number stays in it."""
         self.keys[:, block] = 0
@@ -49,6 +57,9 @@ def blocks_for(tokens: int) -> int:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # numpy's zeros come from calloc: pages cost memory only once they are written.
-    raw = np.zeros(int(np.prod(shape)) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(raw).view(dtype).view(shape)
+    # Pages cost memory only once they are written; large ones, where the system has them, are few to fault in and to look up.
+    raw = mmap.mmap(-1, max(1, math.prod(shape) * dtype.itemsize))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # the system has none
+            raw.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(raw, dtype=dtype, count=math.prod(shape)).view(shape)

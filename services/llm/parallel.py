@@ -55,6 +55,7 @@ class Part:
     places: int
     blocks: int
     threads: int
+    touch: bool
 
     def build(self, group: Group) -> tuple[Computer, KVCache]:
         """This rank's computer.
@@ -66,6 +67,8 @@ class Part:
         state = load_state(self.checkpoint, device, self.dtype, group.rank, group.size)
         runner = Runner(self.checkpoint.config, state, group)
         cache = KVCache(runner.config, self.blocks, self.dtype, runner.device, group.size)
+        if self.touch:
+            cache.touch()
         forward = forward_for(runner, cache, self.threads)
         return Computer(runner, forward, self.checkpoint.vocabulary, self.places, self.threads), cache
 
