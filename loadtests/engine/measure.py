@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from loadtests.engine import works
@@ -125,39 +126,52 @@ class _Measurement:
 
     def _run_all(self, work: Work, round_: int, new_tokens: int) -> list[tuple[str, Outcome]]:
         """Who ran, and how; another engine goes first each round. A round below zero warms up."""
-        jobs = works.jobs(work, self.checkpoint, new_tokens, max(round_, 0) + (round_ < 0) * 1_000_000)
+
+        def jobs_of(attempt: int) -> Mapping[str, Job]:
+            number = max(round_, 0) + (round_ < 0) * 1_000_000 + attempt * 1_000
+            return works.jobs(work, self.checkpoint, new_tokens, number)
+
+        jobs = jobs_of(0)
         able = works.engines_for(work.kind, self.plan.engines)
         if work.kind == "text":
-            turns = [(name, name, jobs[OURS]) for name in able]
+            turns = [(name, name, OURS) for name in able]
         elif round_ < 0:
-            job = jobs[OURS] if work.kind == "questions" else _first(jobs[OURS])
-            turns = [(ONE, name, job) for name in able]
+            turns = [(ONE, name, OURS) for name in able]
         else:
-            turns = [(label, label if label == GUIDED else OURS, job) for label, job in jobs.items()]
+            turns = [(label, label if label == GUIDED else OURS, label) for label in jobs]
             turns = [turn for turn in turns if turn[1] in able]
         shift = max(round_, 0) % len(turns)
         outcomes = []
-        for label, name, job in turns[shift:] + turns[:shift]:
-            outcome = self._run(work, label, name, job)
+        for label, name, which in turns[shift:] + turns[:shift]:
+
+            def job_of(attempt: int, which: str = which) -> Job:
+                job = jobs_of(attempt)[which]
+                return _first(job) if round_ < 0 and work.kind == "pictures" else job
+
+            outcome = self._run(work, label, name, job_of)
             if outcome is not None:
                 outcomes.append((label, outcome))
         return outcomes
 
-    def _run(self, work: Work, label: str, name: str, job: Job) -> Outcome | None:
-        """None where the worker is gone, or fails now."""
+    def _run(self, work: Work, label: str, name: str, job_of: Callable[[int], Job]) -> Outcome | None:
+        """Runs the job, another for each attempt. None where the worker is gone, or fails now."""
         if name not in self.workers:
             self.cell(work, label).not_run = self.absent.get(name, "not asked for")
             return None
         try:
-            return self._run_undisturbed(work, label, name, job)
+            return self._run_undisturbed(work, label, name, job_of)
         except NotRun as why:
             self.absent[name] = self.cell(work, label).not_run = f"{work.title}: {why}"
             self.workers.pop(name).close()
             return None
 
-    def _run_undisturbed(self, work: Work, label: str, name: str, job: Job) -> Outcome:
-        """Again, where others kept the machine busy, while there is patience; else the cell says so."""
-        while True:
+    def _run_undisturbed(self, work: Work, label: str, name: str, job_of: Callable[[int], Job]) -> Outcome:
+        """Again, where others kept the machine busy, while there is patience; else the cell says so.
+
+        With other prompts each time: those of the last are in the engine's cache.
+        """
+        for attempt in itertools.count():
+            job = job_of(attempt)
             meter = Meter({worker.session for worker in self.workers.values()})
             start = time.monotonic()
             outcome = self.workers[name].run(job)
@@ -169,10 +183,11 @@ class _Measurement:
                     self.cell(work, label).note = f"others kept {others:.1f} cores busy"
                 return outcome
             self.patience_s -= time.monotonic() - start + wait_quiet(QUIET_CORES, self.patience_s)
+        raise AssertionError
 
     def mixed(self, work: Work) -> None:
         """The highest rate of arrivals that meets the objective, together and one at a time."""
-        warm = self._run(work, OURS, OURS, works.samples_of_each(self.checkpoint))
+        warm = self._run(work, OURS, OURS, lambda attempt: works.samples_of_each(self.checkpoint))
         if warm is None:
             return
         alone_s = warm.wall_s / len(warm.samples)
@@ -181,13 +196,11 @@ class _Measurement:
             search = Search(starts[label], trials=self.plan.trials)
             cell = self.cell(work, label)
             cell.goodput[round_] = 0.0
+            in_flight, fresh = (1 if label == SERIAL else 0), itertools.count()
             while not search.done:
                 rate = search.rate
-                in_flight = 1 if label == SERIAL else 0
-                job = works.arrivals(
-                    self.checkpoint, rate, self.plan.window_s, round_, self.plan.objective, in_flight
-                )
-                outcome = self._run(work, label, OURS, job)
+                job_of = partial(self._arrivals, rate, round_, fresh, in_flight)
+                outcome = self._run(work, label, OURS, job_of)
                 if outcome is None:
                     return
                 met = meets(outcome, self.plan.objective)
@@ -198,6 +211,10 @@ class _Measurement:
                 search.record(met)
             if search.best and not search.bounded:
                 cell.note = "the highest rate tried still met"
+
+    def _arrivals(self, rate: float, round_: int, fresh: Iterator[int], in_flight: int, attempt: int) -> Job:
+        plan, numbers = self.plan, (round_, next(fresh))
+        return works.arrivals(self.checkpoint, rate, plan.window_s, numbers, plan.objective, in_flight)
 
 
 def _first(job: Job) -> Job:

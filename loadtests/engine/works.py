@@ -103,10 +103,21 @@ def engines_for(kind: str, engines: Sequence[str]) -> list[str]:
 
 
 def arrivals(
-    checkpoint: Checkpoint, rate: float, window_s: float, round_: int, limit: Objective, in_flight: int = 0
+    checkpoint: Checkpoint,
+    rate: float,
+    window_s: float,
+    numbers: tuple[int, int],
+    limit: Objective,
+    in_flight: int = 0,
 ) -> Job:
-    """Mixed requests at `rate` a second for `window_s` seconds, Poisson; the same requests, closer, at a higher rate."""
-    prompts = Prompts(checkpoint, (round_, 0, KINDS.index("mixed")))
+    """Mixed requests at `rate` a second for `window_s` seconds, Poisson; of the same kinds, closer, at a higher rate.
+
+    Args:
+        numbers: of the round, which decides when what kind of request comes, and of the trial in it, which decides its
+            words: no trial finds an earlier one's in the engine's cache.
+    """
+    round_, trial = numbers
+    prompts = Prompts(checkpoint, (round_, trial, KINDS.index("mixed"), 1))
     films = [prompts.span() for _ in range(FILMS)]
     random = np.random.default_rng((round_, 1))
     requests: list[Request] = []

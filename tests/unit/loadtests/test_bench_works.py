@@ -52,13 +52,18 @@ def test_serial_pictures_are_those_that_are_drawn_together(checkpoint: Checkpoin
 
 
 def test_a_higher_rate_brings_the_same_requests_closer_together(checkpoint: Checkpoint) -> None:
-    slow, fast = (works.arrivals(checkpoint, rate, 20.0, 0, Objective()).requests for rate in (2.0, 4.0))
+    slow, fast = (works.arrivals(checkpoint, rate, 20.0, (0, 0), Objective()).requests for rate in (2.0, 4.0))
     assert len(slow) < len(fast)
     assert max(r.arrival_s for r in fast) < 20
     for early, late in zip(fast, slow, strict=False):
         assert early.prompt == late.prompt
         assert early.arrival_s == pytest.approx(late.arrival_s / 2)
     assert {r.picture for r in fast} == {True, False}
+    other = works.arrivals(checkpoint, 2.0, 20.0, (0, 1), Objective()).requests
+    assert [(r.picture, r.arrival_s, len(r.prompt)) for r in other] == [
+        (r.picture, r.arrival_s, len(r.prompt)) for r in slow
+    ]
+    assert not {tuple(r.prompt) for r in other} & {tuple(r.prompt) for r in slow}
 
 
 def test_greedy_text_of_the_checkpoints_never_ends() -> None:
