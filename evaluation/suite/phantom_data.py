@@ -113,7 +113,7 @@ def _all(seed: int, count: int) -> Iterator[Made]:
     for name, modalities in PICTURES.items():
         for _ in range(count):
             phantom, rng = _phantom(next(seeds), modalities)
-            yield _row("image_captioning", name, "Please describe this picture.", caption(phantom), phantom)
+            yield _row("image_captioning", name, "Describe this picture.", caption(phantom), phantom)
         for _ in range(count):
             phantom, rng = _phantom(next(seeds), modalities)
             yield _row("image_generation", name, describe(phantom, rng), caption(phantom), phantom)
@@ -163,14 +163,14 @@ def _row(
 def _chat(phantom: Phantom, rng: np.random.Generator, detailed: bool) -> Made:
     if detailed:
         prompt, answer, kind = (
-            "<image>\nDescribe the image in detail.",
+            "<image>Describe this image.",
             caption(phantom),
             "detailed_description",
         )
     else:
         question = balanced(open_questions(phantom, rng), rng)
         first = rng.random() < 0.5
-        prompt = f"<image>\n{question.text}" if first else f"{question.text}\n<image>"
+        prompt = f"<image>{question.text}" if first else f"{question.text}<image>"
         answer, kind = question.answer, "conversation"
     known = {
         "gpt4_answer": answer,

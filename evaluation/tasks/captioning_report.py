@@ -24,9 +24,9 @@ def wants(row: Row) -> bool:
 
 
 def ask(row: Row) -> Question:
-    """The picture, then the request; greedy. The row's own prompt is not used (as published)."""
+    """The picture, then the published request; greedy. Rows of phantoms ask in their own words: a small model knows few."""
     return Question(
-        parts=(row.need_picture(), PROMPT),
+        parts=(row.need_picture(), row.prompt if row.phantom else PROMPT),
         mode="text",
         max_new_tokens=MAX_NEW_TOKENS,
     )

@@ -30,9 +30,9 @@ def wants(row: Row) -> bool:
 
 
 def ask(row: Row) -> Question:
-    """Picture and question in the row's order; greedy."""
+    """Picture and question in the row's order; greedy. Rows of phantoms ask in their own words."""
     text, picture = row.prompt.replace(IMAGE, "").strip(), row.need_picture()
-    if row.question_type == "detailed_description":
+    if row.question_type == "detailed_description" and not row.phantom:
         return Question(parts=(picture, DETAILED), max_new_tokens=MAX_NEW_TOKENS)
     parts = (text, picture) if row.prompt.endswith(IMAGE) else (picture, text)
     return Question(parts=parts, max_new_tokens=MAX_NEW_TOKENS)
