@@ -57,7 +57,10 @@ class Oracle:
             name = example.task.name
             right = place[name] % WRONG_EVERY != 0
             place[name] += 1
-            parts = [part.read_bytes() if isinstance(part, Path) else part.encode() for part in example.question.parts]
+            parts = [
+                part.read_bytes() if isinstance(part, Path) else part.encode()
+                for part in example.question.parts
+            ]
             self._replies[_key(parts)] = (name, _reply(example, right))
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:

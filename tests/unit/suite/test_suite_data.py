@@ -45,7 +45,9 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, phantom_data: Path, ki
     assert {row.prompt for row in rows if isinstance(row, Row)}
     write_phantom_data(tmp_path / "again", 3, 1)
     again = list(EvalData.find(tmp_path / "again").rows())
-    assert [row.id for row in rows if isinstance(row, Row)] == [row.id for row in again if isinstance(row, Row)]
+    assert [row.id for row in rows if isinstance(row, Row)] == [
+        row.id for row in again if isinstance(row, Row)
+    ]
 
 
 def test_phantom_data_hold_every_task_and_their_truth_is_exact(phantom_data: Path) -> None:
@@ -93,11 +95,18 @@ def test_a_link_out_of_the_data_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_row_that_comes_twice_has_two_ids(tmp_path: Path) -> None:
-    rows = [row for row in EvalData.find(folder_with(tmp_path, [line(), line()])).rows() if isinstance(row, Row)]
+    rows = [
+        row for row in EvalData.find(folder_with(tmp_path, [line(), line()])).rows() if isinstance(row, Row)
+    ]
     assert rows[1].id == f"{rows[0].id}-1"
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda t: st.lists(t) | st.dictionaries(st.text(), t)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda t: st.lists(t) | st.dictionaries(st.text(), t),
+    )
+)
 def test_any_json_value_is_a_row_or_a_bad_row(value: Any) -> None:
     data = EvalData(Path("/nonexistent"), "jsonl", ())
     assert isinstance(data._checked("place", value), Row | BadRow)
@@ -123,7 +132,7 @@ def test_nulls_in_parquet_are_missing_fields(tmp_path: Path) -> None:
 
 
 def test_tasks_are_chosen_by_name_and_family() -> None:
-    assert list(chosen(["slake_open", "probe"]))[0] == "slake_open"
+    assert next(iter(chosen(["slake_open", "probe"]))) == "slake_open"
     assert len(chosen(["closed", "open", "mcq"])) == 12
     assert len(all_tasks()) == 24
     assert {task.family for task in all_tasks().values()} == set(FAMILIES)
@@ -153,5 +162,7 @@ def test_a_visual_chat_answer_may_be_a_python_literal_and_nothing_of_it_is_run()
     assert task.truth(row).text == "A heart."
     assert task.truth(row).context == "Film"
     assert task.ask(row).parts == ("What?", Path("a.png"))
-    odd = Row("p", "0" * 16, "visual_chat", "conversation", "What?", "{__import__('os').getcwd()}", Path("a.png"))
+    odd = Row(
+        "p", "0" * 16, "visual_chat", "conversation", "What?", "{__import__('os').getcwd()}", Path("a.png")
+    )
     assert task.truth(odd).text == odd.answer

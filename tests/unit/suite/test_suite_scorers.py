@@ -25,14 +25,24 @@ from services.errors import ConfigurationError
 from tests.support.oracle import judge
 
 
-async def value(name: str, truth: Truth | str, text: str = "", tools: Tools | None = None, **more: object) -> float | None:
+async def value(
+    name: str, truth: Truth | str, text: str = "", tools: Tools | None = None, **more: object
+) -> float | None:
     truth = Truth(truth) if isinstance(truth, str) else truth
     return (await Scorers(tools or Tools()).each[name].score(truth, Answer(text, **more))).value  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("truth", "said", "right"),
-    [("yes", "Yes", 1), ("yes", "yes.", 1), ("no", "No", 1), ("yes", "yes or no", 0), ("no", "", 0), ("yes", "maybe", 0), ("no", "not", 1)],
+    [
+        ("yes", "Yes", 1),
+        ("yes", "yes.", 1),
+        ("no", "No", 1),
+        ("yes", "yes or no", 0),
+        ("no", "", 0),
+        ("yes", "maybe", 0),
+        ("no", "not", 1),
+    ],
 )
 async def test_the_closed_rule_is_the_published_one(truth: str, said: str, right: int) -> None:
     assert await value("closed_rule", truth, said) == right
@@ -69,7 +79,9 @@ async def test_rouge_and_bleu_of_equal_and_of_foreign_texts() -> None:
 def test_the_frechet_distance_of_normal_distributions_is_the_closed_form() -> None:
     rng = np.random.default_rng(0)
     base = rng.standard_normal((400, 3))
-    base = (base - base.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(base.T))).T  # mean 0, covariance 1 exactly
+    base = (base - base.mean(0)) @ np.linalg.inv(
+        np.linalg.cholesky(np.cov(base.T))
+    ).T  # mean 0, covariance 1 exactly
     assert frechet(base, base) == pytest.approx(0, abs=1e-9)
     # N(0, 1) and N(m, diag s²): |m|² + Σ (1 − s)².
     moved = base * np.array([2.0, 1.0, 0.5]) + np.array([3.0, 0.0, -1.0])
@@ -134,7 +146,11 @@ def test_an_extractor_that_cannot_be_used_says_why(tmp_path: Path) -> None:
 
 async def test_a_caption_is_scored_by_its_slots_and_a_picture_by_the_analyser() -> None:
     phantom = draw(1_000_000_007, "chest_xray")
-    shown = {"seed": phantom.seed, "modality": phantom.modality, "findings": [f.__dict__ for f in phantom.findings]}
+    shown = {
+        "seed": phantom.seed,
+        "modality": phantom.modality,
+        "findings": [f.__dict__ for f in phantom.findings],
+    }
     truth = Truth(caption(phantom), phantom=shown)
     file = io.BytesIO()
     Image.fromarray(phantom.picture).save(file, "PNG")
@@ -210,17 +226,29 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unk>"
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<start>",
+        eos_token="<end>",
+        unk_token="<unk>",
     ).save_pretrained(folder)
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     config = CLIPConfig(
-        text_config={**small, "vocab_size": len(words), "max_position_embeddings": 16, "eos_token_id": 2, "bos_token_id": 1},
+        text_config={
+            **small,
+            "vocab_size": len(words),
+            "max_position_embeddings": 16,
+            "eos_token_id": 2,
+            "bos_token_id": 1,
+        },
         vision_config={**small, "image_size": 32, "patch_size": 8},
         projection_dim=8,
     )
     CLIPModel(config).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
     return folder
 
 
@@ -233,7 +261,9 @@ async def test_clip_cosines_are_the_librarys_own(clip_folder: Path, tmp_path: Pa
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
         files.append(tmp_path / f"{name}.png")
     model, tokenizer = CLIPModel.from_pretrained(clip_folder), AutoTokenizer.from_pretrained(clip_folder)
-    pixels = torch.stack([(torch.tensor(np.asarray(Image.open(f))).permute(2, 0, 1) / 255 - 0.5) / 0.5 for f in files])
+    pixels = torch.stack(
+        [(torch.tensor(np.asarray(Image.open(f))).permute(2, 0, 1) / 255 - 0.5) / 0.5 for f in files]
+    )
     with torch.inference_mode():
         out = model(**tokenizer(["left mass"], return_tensors="pt"), pixel_values=pixels)
     image, text = out.image_embeds, out.text_embeds
@@ -241,9 +271,15 @@ async def test_clip_cosines_are_the_librarys_own(clip_folder: Path, tmp_path: Pa
     drawn = files[1].read_bytes()
     assert Scorers(tools).each["clip_image_text"].missing() is None
     truth = Truth("", question="left mass", picture=files[0])
-    assert await value("clip_image_text", truth, "left mass", tools) == pytest.approx(float(image[0] @ text[0]), abs=1e-5)
-    assert await value("clip_text_image", truth, "", tools, pictures=(drawn,)) == pytest.approx(float(image[1] @ text[0]), abs=1e-5)
-    assert await value("clip_image_image", truth, "", tools, pictures=(drawn,)) == pytest.approx(float(image[0] @ image[1]), abs=1e-5)
+    assert await value("clip_image_text", truth, "left mass", tools) == pytest.approx(
+        float(image[0] @ text[0]), abs=1e-5
+    )
+    assert await value("clip_text_image", truth, "", tools, pictures=(drawn,)) == pytest.approx(
+        float(image[1] @ text[0]), abs=1e-5
+    )
+    assert await value("clip_image_image", truth, "", tools, pictures=(drawn,)) == pytest.approx(
+        float(image[0] @ image[1]), abs=1e-5
+    )
     assert await value("clip_image_image", truth, "", tools) is None
 
 
