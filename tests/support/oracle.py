@@ -61,13 +61,15 @@ class Oracle:
                 part.read_bytes() if isinstance(part, Path) else part.encode()
                 for part in example.question.parts
             ]
+            # Two descriptions may be the same words; the seed follows from the row.
+            parts.append(str(example.question.seed).encode())
             self._replies[_key(parts)] = (name, _reply(example, right))
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         if path == "/v1/models":
             return 200, {"data": [{"id": "oracle"}]}
         parts = [_decoded(part) for part in body["messages"][0]["content"]]
-        key = _key(parts)
+        key = _key([*parts, str(body["seed"]).encode()])
         with self._lock:
             self.asked[key] += 1
         time.sleep(self.delay_s)
