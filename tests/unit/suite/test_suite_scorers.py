@@ -110,6 +110,10 @@ class Mean(torch.nn.Module):
         return x.mean(dim=(2, 3))[:, :2]
 
 
+def one_number(pictures: list[Image.Image]) -> list[float]:
+    return [1.0 for _ in pictures]
+
+
 def mean_level(pictures: list[Image.Image]) -> np.ndarray:
     return np.array([np.asarray(one, dtype=float).mean((0, 1))[:2] / 255 for one in pictures])
 
@@ -141,7 +145,7 @@ def test_an_extractor_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     assert "no TorchScript file" in str(Features(str(tmp_path / "bad.pt")).missing())
     assert "cannot be imported" in str(Features("no.such:thing").missing())
     with pytest.raises(ConfigurationError, match=r"not \[n, d\]"):
-        Features(f"{__name__}:len").of([_png(tmp_path / "a.png", 1)])
+        Features(f"{__name__}:one_number").of([_png(tmp_path / "a.png", 1)])
 
 
 async def test_a_caption_is_scored_by_its_slots_and_a_picture_by_the_analyser() -> None:
