@@ -27,7 +27,9 @@ def show(entry: Mapping[str, Any], name: str = "value") -> str:
     value = entry.get(name)
     if value is None:
         return "–"
-    return f"{100 * value:.1f}" if _is_share(entry) else f"{value:.3g}"
+    if _is_share(entry):
+        return f"{100 * value:.1f}"
+    return f"{value:.1f}" if max(abs(value), abs(entry.get("value") or 0)) >= 10 else f"{value:.3f}"
 
 
 def _is_share(entry: Mapping[str, Any]) -> bool:
@@ -69,7 +71,7 @@ def _data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _dots(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Any]) -> bytes | None:
+def _dots(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Any], published: bool) -> bytes | None:
     rows: list[tuple[str, float, Any, float | None]] = []
     seen: set[str] = set()
     for entry in results:
@@ -78,14 +80,8 @@ def _dots(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Any]) -> byt
         name = entry["task"] if entry["task"] not in seen else f"{entry['task']} · {entry['scorer']}"
         first = entry["task"] not in seen
         seen.add(entry["task"])
-        rows.append(
-            (
-                name,
-                entry["value"],
-                entry["ci95"],
-                tasks[entry["task"]]["published"].get("MedMax-7B") if first else None,
-            )
-        )
+        theirs = tasks[entry["task"]]["published"].get("MedMax-7B") if first and published else None
+        rows.append((name, entry["value"], entry["ci95"], theirs))
     return plots.dots(rows) if rows else None
 
 
@@ -113,7 +109,7 @@ def render(results: Mapping[str, Any], tasks: Mapping[str, Any], published: bool
     """
     drawn: dict[str, str] = {}
     if plots.available():
-        if (png := _dots(results["results"], tasks)) is not None:
+        if (png := _dots(results["results"], tasks, not results["phantom_examples"])) is not None:
             drawn["dots"] = _data_url(png)
         if found := results["calibration"].get("all"):
             drawn["reliability"] = _data_url(plots.reliability(found))

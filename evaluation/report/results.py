@@ -102,6 +102,7 @@ def build(records: Records) -> dict[str, Any]:
         "failed_answers": dict(errors),
         "bad_rows": facts.get("bad_rows"),
         "unclaimed_rows": facts.get("unclaimed_rows"),
+        "phantom_examples": facts.get("phantom_examples", 0),
     }
 
 
@@ -119,7 +120,7 @@ def _numbers(records: Records, task: str, scorer: str, about: Mapping[str, Any])
     failures = Counter(score.failure for score in records.scores[task, scorer].values() if score.failure)
     failures.update(f"answer_{code}" for code in broken)
     values, groups = records.grouped(task, scorer)
-    counted = {"failed": sum(failures.values()), "failures": dict(failures)}
+    counted: dict[str, Any] = {"failed": sum(failures.values()), "failures": dict(failures)}
     if not values:
         return {
             **nothing,
@@ -152,7 +153,8 @@ def _of_corpus(kept: Mapping[str, Any], nothing: Mapping[str, Any]) -> dict[str,
 
 def primary(records: Records, task: str) -> str | None:
     """The first scorer of a task that has values: the published one where it could run."""
-    for scorer, about in records.tasks[task]["scorers"].items():
+    scorers: Mapping[str, Any] = records.tasks[task]["scorers"]
+    for scorer, about in scorers.items():
         if (
             not about["corpus"]
             and scorer not in records.tasks[task]["not_run"]

@@ -92,7 +92,8 @@ def _transformers(folder: Path) -> Clip:
     import torch
     from transformers import AutoTokenizer, CLIPModel
 
-    model: Any = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+    model: Any = CLIPModel.from_pretrained(folder, local_files_only=True)
+    model.eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     size = model.config.vision_config.image_size
     try:

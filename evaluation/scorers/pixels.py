@@ -69,7 +69,7 @@ class Features:
                     raise ConfigurationError(f"--features {source} cannot be imported: {error}") from None
             else:
                 raise ConfigurationError(f"--features {source} is neither a file nor module:function")
-        return self._call  # type: ignore[return-value]
+        return self._call
 
     def of(self, files: Sequence[Path], batch: int = 16) -> NDArray[np.float64]:
         """float64 [n, d]. Raises: ConfigurationError where the extractor gives something else."""
@@ -90,7 +90,8 @@ def _torchscript(path: Path) -> Callable[[list[Image.Image]], Any]:
     import torch
 
     try:
-        module = torch.jit.load(str(path), map_location="cpu").eval()
+        load: Any = torch.jit.load
+        module = load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(
             f"--features {path.name} is no TorchScript file: {str(error)[:200]}"

@@ -123,7 +123,7 @@ class OverGrpc(_Streaming):
         self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self._timeout_s = timeout_s
 
-    async def _events(  # type: ignore[override]
+    async def _events(
         self, request: assistant_pb2.GenerateRequest
     ) -> AsyncIterator[assistant_pb2.GenerateEvent]:
         import grpc.aio

@@ -68,7 +68,7 @@ def write_phantom_data(
     if folder.exists() and any(folder.iterdir()):
         raise InvalidInput(f"{folder} is not empty", field="--out")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     total = count * (len(VQA) + 2 * len(PICTURES) + 2 + len(PROBES))
     for made, (row, phantom) in enumerate(_all(seed, count), 1):
         name = f"images/{phantom.seed}-{len(rows)}.png"

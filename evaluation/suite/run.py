@@ -40,11 +40,13 @@ class Survey:
     Attributes:
         examples: by task.
         unclaimed: rows of no chosen task.
+        phantoms: examples made from phantoms, which published figures are not about.
         inapplicable: by task and scorer, how many examples it has nothing to say about, and why.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
     unclaimed: int = 0
+    phantoms: int = 0
     bad: Counted = field(default_factory=Counted)
     inapplicable: dict[str, dict[str, tuple[int, str]]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -99,6 +101,7 @@ def survey(
         else:
             name = example.task.name
             found.examples[name] += 1
+            found.phantoms += example.row.phantom is not None
             for scorer in _each(example.task, scorers):
                 if (reason := scorer.applies(example.truth)) is not None:
                     count, _ = found.inapplicable[name].get(scorer.name, (0, ""))
@@ -164,6 +167,7 @@ async def run_suite(
         "tasks": {**run.facts.get("tasks", {}), **planned},
         "bad_rows": found.bad.to_json(),
         "unclaimed_rows": found.unclaimed,
+        "phantom_examples": found.phantoms,
     }
     write_json(run.folder / "run.json", run.facts)
     stream = examples(data, tasks, limit)
@@ -212,7 +216,7 @@ async def _answered(example: Example, model: Model, run: Run) -> AnswerRecord:
     known = run.answers.get((task.name, task.version, row.id))
     if known is not None:
         return known
-    common = {"topic": example.truth.topic, "group": example.truth.group}
+    common: dict[str, Any] = {"topic": example.truth.topic, "group": example.truth.group}
     try:
         answer = await patiently(model, example.question)
     except MedMaxError as error:
