@@ -70,7 +70,6 @@ def reliability(found: Mapping[str, Any]) -> bytes:
     bins = found["bins"]
     sizes = [12 + 260 * one["n"] / found["n"] for one in bins]
     xs, ys = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
-    axes.plot(xs, ys, color=OURS, linewidth=1, alpha=0.6)
     axes.scatter(xs, ys, s=sizes, color=OURS, alpha=0.75, linewidths=0)
     axes.set(xlim=(-0.03, 1.06), ylim=(-0.03, 1.06))
     axes.set_xlabel("confidence", fontsize=8.5, color=INK)

@@ -3,6 +3,14 @@
 Rows with `task_name` image_captioning and `question_type` pmc_oa: the picture, then the published request. The published
 measure is the cosine of picture and caption under BiomedCLIP; overlap with the reference is measured beside it, and on phantoms
 the caption's slots are compared with the truth.
+
+A row:
+
+    task_name      image_captioning
+    question_type  pmc_oa
+    prompt         Please describe this picture.
+    answer         This chest radiograph shows a small left mass.
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -3,6 +3,14 @@
 Rows with `task_name` image_captioning and `question_type` quilt: the picture, then the published request. The published
 measure is the cosine of picture and caption under BiomedCLIP; overlap with the reference is measured beside it, and on phantoms
 the caption's slots are compared with the truth.
+
+A row:
+
+    task_name      image_captioning
+    question_type  quilt
+    prompt         Please describe this picture.
+    answer         This H&E histology picture shows a tumour.
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -3,6 +3,16 @@
 Rows with `task_name` image_generation and `question_type` pmc_oa: the prompt is the caption, the answer one picture. The published
 measure is the cosine of picture and caption under BiomedCLIP (there on the first 100 rows, here on all). FID and KID
 compare with the rows' pictures; on phantoms the analyser reads the findings from the drawn pixels.
+
+A row:
+
+    task_name      image_generation
+    question_type  pmc_oa
+    prompt         a chest radiograph with a small left mass
+    answer         This chest radiograph shows a small left mass.
+    image_path     images/1.png
+
+The answer is not read; `image_path` names the true picture, for FID and KID, and may be missing.
 """
 
 from __future__ import annotations

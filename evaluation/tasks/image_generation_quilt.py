@@ -3,6 +3,16 @@
 Rows with `task_name` image_generation and `question_type` quilt: the prompt is the caption, the answer one picture. The published
 measure is the cosine of picture and caption under BiomedCLIP (there on the first 100 rows, here on all). FID and KID
 compare with the rows' pictures; on phantoms the analyser reads the findings from the drawn pixels.
+
+A row:
+
+    task_name      image_generation
+    question_type  quilt
+    prompt         a H&E histology with a high-grade tumour
+    answer         This H&E histology picture shows a tumour.
+    image_path     images/1.png
+
+The answer is not read; `image_path` names the true picture, for FID and KID, and may be missing.
 """
 
 from __future__ import annotations

@@ -4,6 +4,14 @@ Rows with `task_name` mm_out: the prompt is text alone, the answer a reference t
 most 1024 new tokens; a judge's relative mark of the text, and the cosine of the drawn and the reference picture under
 BiomedCLIP over the answers that hold a picture. A picture's codes count as tokens here, and a picture of the 7B model takes
 1026: so that text and a picture fit, both are given room.
+
+A row:
+
+    task_name      mm_out
+    question_type  mm_out
+    prompt         Explain a pneumothorax with an example picture.
+    answer         A pneumothorax is air between the lung and the chest wall.
+    image_path     images/1.png
 """
 
 from __future__ import annotations

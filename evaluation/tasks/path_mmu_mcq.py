@@ -1,6 +1,14 @@
 """PathMMU (Sun et al. 2024): multiple choice by experts about pathology pictures.
 
 The rows of `question_type` mcq: multiple choice, one new token, scored by the letter. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      path_mmu
+    question_type  mcq
+    prompt         What does this image show?\nA) mass\nB) pneumothorax
+    answer         B
+    image_path     images/1.png
 """
 
 from __future__ import annotations

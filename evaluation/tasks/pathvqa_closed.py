@@ -1,6 +1,14 @@
 """PathVQA (He et al. 2020): questions about pictures from pathology textbooks and a digital library.
 
 The rows of `question_type` closed: yes/no questions, one new token. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      pathvqa
+    question_type  closed
+    prompt         Is there a mass in the left lung?
+    answer         no
+    image_path     images/1.png
 """
 
 from __future__ import annotations

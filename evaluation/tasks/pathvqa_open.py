@@ -1,6 +1,14 @@
 """PathVQA (He et al. 2020): questions about pictures from pathology textbooks and a digital library.
 
 The rows of `question_type` open: questions with an answer in words, at most 60 new tokens; the published measure is a judge's verdict. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      pathvqa
+    question_type  open
+    prompt         Which side is the effusion on?
+    answer         left
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -2,6 +2,14 @@
 
 The right answer says that there is none; a model that names a side makes the finding up. Rows with `task_name` phantom_probe and `question_type` absent_finding, made from
 phantoms by `medmax eval make-phantom-data`; their truth is exact.
+
+A row:
+
+    task_name      phantom_probe
+    question_type  absent_finding
+    prompt         Which side is the mass on?
+    answer         there is no mass
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -2,6 +2,14 @@
 
 The second scorer counts a pair as right only where both answers are: a model that does not look scores nothing there. Rows with `task_name` phantom_probe and `question_type` contradiction, made from
 phantoms by `medmax eval make-phantom-data`; their truth is exact.
+
+A row:
+
+    task_name      phantom_probe
+    question_type  contradiction
+    prompt         Is there a mass?
+    answer         yes
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -2,6 +2,14 @@
 
 A model that hears the finding and not the negation is wrong on every one. Rows with `task_name` phantom_probe and `question_type` negated, made from
 phantoms by `medmax eval make-phantom-data`; their truth is exact.
+
+A row:
+
+    task_name      phantom_probe
+    question_type  negated
+    prompt         Is there no mass?
+    answer         no
+    image_path     images/1.png
 """
 
 from __future__ import annotations

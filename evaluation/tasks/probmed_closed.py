@@ -1,6 +1,14 @@
 """ProbMed (Yan et al. 2024): questions paired with adversarial ones about what the picture does not show.
 
 The rows of `question_type` closed: yes/no questions, one new token. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      probmed
+    question_type  closed
+    prompt         Is there a mass in the left lung?
+    answer         no
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
 """Quilt-VQA (Seyfioglu et al. 2023): questions from lectures on histopathology.
 
 The rows of `question_type` closed: yes/no questions, one new token. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      quilt_vqa
+    question_type  closed
+    prompt         Is there a mass in the left lung?
+    answer         no
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
 """Quilt-VQA (Seyfioglu et al. 2023): questions from lectures on histopathology.
 
 The rows of `question_type` open: questions with an answer in words, at most 60 new tokens; the published measure is a judge's verdict. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      quilt_vqa
+    question_type  open
+    prompt         Which side is the effusion on?
+    answer         left
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
 """SLAKE (Liu et al. 2021), the English part: questions about radiographs, CT and MRI with labelled regions.
 
 The rows of `question_type` closed: yes/no questions, one new token. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      slake
+    question_type  closed
+    prompt         Is there a mass in the left lung?
+    answer         no
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
 """SLAKE (Liu et al. 2021), the English part: questions about radiographs, CT and MRI with labelled regions.
 
 The rows of `question_type` open: questions with an answer in words, at most 60 new tokens; the published measure is a judge's verdict. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      slake
+    question_type  open
+    prompt         Which side is the effusion on?
+    answer         left
+    image_path     images/1.png
 """
 
 from __future__ import annotations

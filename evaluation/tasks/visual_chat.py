@@ -4,6 +4,14 @@ Rows with `task_name` visual_chat. `question_type` detailed_description asks one
 `<image>` marks the picture's place (first unless it ends the prompt). `answer` is a record, as JSON or as a Python literal, with
 `gpt4_answer` and what is known of the figure (`fig_label`, `fig_caption`, `in_text_mention`); plain text is taken as the
 answer itself.
+
+A row:
+
+    task_name      visual_chat
+    question_type  conversation
+    prompt         <image>What is abnormal?
+    answer         {'gpt4_answer': 'A mass.', 'fig_caption': 'Chest film with a mass.', …}
+    image_path     images/1.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
 """VQA-RAD (Lau et al. 2018): questions that clinicians asked about radiographs, CT and MRI.
 
 The rows of `question_type` closed: yes/no questions, one new token. The prompt is the row's own, after the picture (as published).
+
+A row:
+
+    task_name      vqa_rad
+    question_type  closed
+    prompt         Is there a mass in the left lung?
+    answer         no
+    image_path     images/1.png
 """
 
 from __future__ import annotations
