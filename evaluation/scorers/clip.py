@@ -1,7 +1,7 @@
 """Cosine of a CLIP-type model's embeddings, from a folder on this machine.
 
 A folder with `open_clip_config.json` (BiomedCLIP's form) is loaded by open_clip; one with a `config.json` of
-`model_type: clip` by transformers. Nothing is fetched.
+`model_type: clip` by transformers. Nothing is fetched, but open_clip may look for a text tower that a hub address names.
 """
 
 from __future__ import annotations

@@ -170,6 +170,10 @@ async def connect(
 
         address = model.removeprefix("grpc://").rstrip("/")
         async with grpc.aio.insecure_channel(address, message_options(load())) as channel:
+            try:
+                await asyncio.wait_for(channel.channel_ready(), 10)
+            except TimeoutError:
+                raise Unavailable(f"no server answers at {model}", field="--model") from None
             yield OverGrpc(channel, model, key, timeout_s)
         return
     if model is not None and not Path(model).is_dir():

@@ -1,7 +1,8 @@
 """Runs the suite: every example asked once, scored once, kept at once.
 
 A fixed number of workers take examples from one stream; what is kept already is not done again. A failed request or score
-is a record, not an end: only a changed model, a full disk or, with `strict`, a bad row stops a run.
+is a record, not an end: only a changed model, one that answers nothing any more, a full disk or, with `strict`, a bad row
+stops a run.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from evaluation.scorers.core import Case, Scorer
 from evaluation.suite.data import BadRow, EvalData
 from evaluation.suite.example import Answer, Counted, Question, Row, Score, Truth
 from evaluation.suite.models import Model, patiently
-from evaluation.suite.records import AnswerRecord, Run, write_json
+from evaluation.suite.records import TRANSIENT, AnswerRecord, Run, write_json
 from evaluation.tasks import Task
-from services.errors import InvalidInput, MedMaxError
+from services.errors import InvalidInput, MedMaxError, Unavailable
+
+GIVE_UP_AFTER = 50
+"""Answers in a row, beyond twice the parallel ones, that failed for want of the model; then it is gone."""
 
 
 @dataclass(frozen=True)
@@ -172,15 +176,21 @@ async def run_suite(
     write_json(run.folder / "run.json", run.facts)
     stream = examples(data, tasks, limit)
     cases: dict[str, list[Case]] = defaultdict(list)
-    done = failed = 0
+    done = failed = silent = 0
     progress(0, found.total, 0)
 
     async def worker() -> None:
-        nonlocal done, failed
+        nonlocal done, failed, silent
         for example in stream:
             if not isinstance(example, Example):
                 continue
             record = await _answered(example, model, run)
+            silent = silent + 1 if record.error and record.error["code"] in TRANSIENT else 0
+            if silent >= GIVE_UP_AFTER + 2 * parallel:
+                raise Unavailable(
+                    f"the model gave no answer {silent} times in a row; the same command goes on later",
+                    field="--model",
+                )
             if record.error is None:
                 active = [
                     scorer

@@ -50,6 +50,7 @@ class Oracle:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self.down = False
         self._replies: dict[str, tuple[str, dict[str, Any]]] = {}
         place: dict[str, int] = defaultdict(int)
         for example in examples(EvalData.find(self.data), all_tasks(), None):
@@ -73,6 +74,8 @@ class Oracle:
         with self._lock:
             self.asked[key] += 1
         time.sleep(self.delay_s)
+        if self.down:
+            return 503, {"error": {"message": "down", "code": "unavailable", "param": None}}
         task, message = self._replies[key]
         assert body["temperature"] == 0
         if task in self.failing:

@@ -19,7 +19,7 @@ from evaluation.suite.models import connect
 from evaluation.suite.records import Run, answers_of, scores_of
 from evaluation.suite.run import run_suite
 from evaluation.tasks import all_tasks, chosen
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import ConfigurationError, InvalidInput, Unavailable
 from tests.support.oracle import SURE, UNSURE, judge, oracle
 from tests.unit.suite.conftest import COUNT
 
@@ -151,6 +151,21 @@ async def test_failed_answers_are_counted_beside_the_value_and_asked_again_only_
         model.failing = frozenset()
         results = await run_on(url, phantom_data, tmp_path / "run", tasks=["slake_closed"], retry_failed=True)
         assert by_scorer(results)["slake_closed", "closed_rule"]["value"] == RIGHT
+
+
+async def test_a_model_that_is_gone_ends_the_run_and_is_asked_again_later(
+    phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.suite.models.RETRIES", 0)
+    monkeypatch.setattr("evaluation.suite.run.GIVE_UP_AFTER", 0)
+    with oracle(phantom_data) as (url, model):
+        model.down = True
+        with pytest.raises(Unavailable, match="no answer 4 times"):
+            await run_on(url, phantom_data, tmp_path / "run", tasks=["closed"], parallel=2)
+        model.down = False
+        results = await run_on(url, phantom_data, tmp_path / "run", tasks=["slake_closed"])
+    entry = by_scorer(results)["slake_closed", "closed_rule"]
+    assert (entry["n"], entry["failed"]) == (COUNT, 0)
 
 
 async def test_a_new_version_of_a_scorer_scores_again_and_of_a_task_asks_again(
