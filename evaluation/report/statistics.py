@@ -34,7 +34,7 @@ def units(values: Sequence[float], groups: Sequence[str] | None = None) -> tuple
         return array, np.ones(len(array))
     names = [group or f"\0{index}" for index, group in enumerate(groups)]
     _, where = np.unique(names, return_inverse=True)
-    return np.bincount(where, weights=array), np.bincount(where).astype(np.float64)
+    return np.bincount(where, weights=array).astype(np.float64), np.bincount(where).astype(np.float64)
 
 
 def resampled(sums: Array, sizes: Array, rng: np.random.Generator) -> Array:
