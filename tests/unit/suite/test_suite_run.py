@@ -8,16 +8,20 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.linalg
+from PIL import Image
 
 from evaluation.report.compare import compare
 from evaluation.report.page import render, render_comparison
 from evaluation.report.results import Records, build
 from evaluation.scorers import Endpoint, Scorers, Tools
+from evaluation.scorers.clip import Clip, load
 from evaluation.suite.data import EvalData
 from evaluation.suite.models import connect
-from evaluation.suite.records import Run, answers_of, scores_of
-from evaluation.suite.run import run_suite
+from evaluation.suite.records import AnswerRecord, Run, answers_of, scores_of
+from evaluation.suite.run import Example, examples, run_suite
 from evaluation.tasks import all_tasks, chosen
 from services.errors import ConfigurationError, InvalidInput, Unavailable
 from tests.support.oracle import SURE, UNSURE, judge, oracle
@@ -25,7 +29,15 @@ from tests.unit.suite.conftest import COUNT
 
 IDENTITY = {"data": {"digest": "d", "files": 1}, "model": "oracle"}
 RIGHT = 0.75  # wrong on every fourth
-FEATURES = "tests.unit.suite.test_suite_scorers:mean_level"
+FEATURES = "tests.unit.suite.test_suite_run:two_levels"
+
+
+def two_levels(pictures: list[Image.Image]) -> np.ndarray:
+    """The left and the right half's brightness, 0 to 1: features that are not the same number twice."""
+    levels = [np.asarray(one.convert("L"), dtype=float) / 255 for one in pictures]
+    return np.array(
+        [[one[:, : one.shape[1] // 2].mean(), one[:, one.shape[1] // 2 :].mean()] for one in levels]
+    )
 
 
 async def run_on(
@@ -41,7 +53,7 @@ async def run_on(
         if judge_url
         else None
     )
-    scorers = Scorers(Tools(endpoint, features=FEATURES))
+    scorers = Scorers(Tools(endpoint, clip=options.pop("clip", None), features=FEATURES))
     retry = options.pop("retry_failed", False)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(scorers.close)
@@ -57,17 +69,17 @@ def by_scorer(results: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 async def test_the_oracle_gets_what_arithmetic_predicts_in_every_task(
-    phantom_data: Path, tmp_path: Path
+    phantom_data: Path, tmp_path: Path, clip_folder: Path
 ) -> None:
     with oracle(phantom_data) as (url, model), judge("honest") as (judge_url, _):
-        results = await run_on(url, phantom_data, tmp_path / "run", judge_url)
+        results = await run_on(url, phantom_data, tmp_path / "run", judge_url, clip=clip_folder)
     assert set(model.asked.values()) == {1}
     found = by_scorer(results)
     for task in all_tasks().values():
         for scorer in task.scorers:
             entry = found[task.name, scorer]
             if entry.get("not_run"):
-                assert scorer.startswith(("clip", "radgraph", "chexbert")), entry
+                assert scorer in ("radgraph", "chexbert"), entry
                 assert entry["value"] is None
                 continue
             assert entry["failed"] == 0, entry
@@ -75,6 +87,10 @@ async def test_the_oracle_gets_what_arithmetic_predicts_in_every_task(
                 COUNT if task.name != "probe_contradiction" or scorer == "pair_right" else 2 * COUNT
             )
             if scorer in ("fid", "kid"):
+                continue
+            if scorer.startswith("clip"):
+                expected = _cosine(clip_folder, phantom_data, tmp_path / "run", task.name, scorer)
+                assert entry["value"] == pytest.approx(expected, abs=1e-5), entry
                 continue
             if scorer == "judge_relative":  # 100 for the same words, 25 for others
                 expected = 100 * RIGHT + 25 * (1 - RIGHT)
@@ -93,6 +109,9 @@ async def test_the_oracle_gets_what_arithmetic_predicts_in_every_task(
             ):
                 assert entry["stderr"] == pytest.approx((RIGHT * (1 - RIGHT) / (COUNT - 1)) ** 0.5), entry
                 assert entry["ci95"][0] < RIGHT <= entry["ci95"][1]
+    for name in ("pmc_oa", "quilt", "report"):
+        expected = _frechet(phantom_data, tmp_path / "run", f"image_generation_{name}")
+        assert found[f"image_generation_{name}", "fid"]["value"] == pytest.approx(expected, abs=1e-6)
     (average,) = [a for a in results["averages"] if a["name"] == "VQA (12 of 12)"]
     assert average["value"] == pytest.approx(RIGHT)
     # Right answers at 0.9, wrong ones at 0.6.
@@ -106,6 +125,40 @@ async def test_the_oracle_gets_what_arithmetic_predicts_in_every_task(
     assert "99.5" in page
     assert "http://" not in page.replace(results["where"], "")
     assert "https://" not in page
+
+
+def _pairs(data: Path, run: Path, task: str) -> list[tuple[AnswerRecord, Example]]:
+    answers = {record.id: record for record in answers_of(run) if record.task == task}
+    asked = [one for one in examples(EvalData.find(data), chosen([task]), None) if isinstance(one, Example)]
+    return [(answers[one.row.id], one) for one in asked]
+
+
+def _cosine(folder: Path, data: Path, run: Path, task: str, scorer: str) -> float:
+    """Mean over the examples of what the model itself gives for a picture and a text, or for two pictures."""
+    clip = load(folder)
+    assert isinstance(clip, Clip)
+    values = []
+    for record, example in _pairs(data, run, task):
+        drawn = clip.image(Image.open(run / "pictures" / record.pictures[0])) if record.pictures else None
+        true = clip.image(Image.open(example.row.need_picture()))
+        if scorer == "clip_image_text":
+            values.append(true @ clip.text(record.text))
+        else:
+            assert drawn is not None
+            values.append(drawn @ (true if scorer == "clip_image_image" else clip.text(example.row.prompt)))
+    return float(np.mean(values))
+
+
+def _frechet(data: Path, run: Path, task: str) -> float:
+    """The distance as its definition says it, with a matrix square root."""
+    pairs = _pairs(data, run, task)
+    drawn = two_levels(
+        [Image.open(run / "pictures" / record.pictures[0]).convert("RGB") for record, _ in pairs]
+    )
+    true = two_levels([Image.open(example.row.need_picture()).convert("RGB") for _, example in pairs])
+    first, second = np.cov(drawn.T), np.cov(true.T)
+    root = scipy.linalg.sqrtm(first @ second).real
+    return float(((drawn.mean(0) - true.mean(0)) ** 2).sum() + np.trace(first + second - 2 * root))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ async def test_the_closed_rule_is_the_published_one(truth: str, said: str, right
     assert await value("closed_rule", truth, said) == right
 
 
+async def test_exact_means_every_character() -> None:
+    assert await value("exact", "Left lung", " Left lung\n") == 1
+    assert await value("exact", "Left lung", "left lung") == 0
+
+
 @pytest.mark.parametrize(("said", "right"), [("B", 1), (" b\n", 1), ("B)", 0), ("A", 0), ("", 0)])
 async def test_the_letter_must_be_alone(said: str, right: int) -> None:
     assert await value("mcq_rule", "B", said) == right
