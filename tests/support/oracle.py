@@ -24,7 +24,7 @@ from PIL import Image
 from evaluation.phantoms import draw
 from evaluation.scorers.rules import normalise
 from evaluation.suite.data import EvalData
-from evaluation.suite.run import Example, examples
+from evaluation.suite.survey import Example, examples
 from evaluation.tasks import all_tasks
 from tests.support.http_server import serving
 

@@ -18,7 +18,7 @@ from evaluation.scorers import Scorers
 from evaluation.suite.data import MAX_LINE_BYTES, BadRow, EvalData
 from evaluation.suite.example import Row
 from evaluation.suite.phantom_data import write_phantom_data
-from evaluation.suite.run import Example, examples, survey
+from evaluation.suite.survey import Example, examples, survey
 from evaluation.tasks import FAMILIES, all_tasks, chosen
 from services.errors import InvalidInput
 

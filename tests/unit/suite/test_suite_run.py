@@ -21,7 +21,8 @@ from evaluation.scorers.clip import Clip, load
 from evaluation.suite.data import EvalData
 from evaluation.suite.models import connect
 from evaluation.suite.records import AnswerRecord, Run, answers_of, scores_of
-from evaluation.suite.run import Example, examples, run_suite
+from evaluation.suite.run import run_suite
+from evaluation.suite.survey import Example, examples
 from evaluation.tasks import all_tasks, chosen
 from services.errors import ConfigurationError, InvalidInput, Unavailable
 from tests.support.oracle import SURE, UNSURE, judge, oracle
