@@ -1,4 +1,4 @@
-"""Measure models: `phantom` asks the served model about held-out synthetic pictures."""
+"""Measure models: the MedMax suite, comparisons of runs, and held-out synthetic pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evaluation.suite import commands
 from services.commands.output import Json, document, err, out
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -17,7 +18,13 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 @app.callback()
 def _group() -> None:
-    """Measure models: `phantom` asks the served model about held-out synthetic pictures."""
+    """Measure models: the MedMax suite, comparisons of runs, and held-out synthetic pictures."""
+
+
+app.command("suite")(commands.suite)
+app.command("report")(commands.report)
+app.command("compare")(commands.compare)
+app.command("make-phantom-data")(commands.make_phantom_data)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""From records to a table with errors, comparisons, calibration, plots, JSON and a page."""
