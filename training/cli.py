@@ -31,9 +31,9 @@ def phantom(
     json: Json = False,
 ) -> None:
     """Train the phantom model from scratch: VQ-GAN, then decoder. At most 90 minutes on 2 cores."""
-    from training.phantom.progress import bars
     from training.phantom.recipe import Recipe
     from training.phantom.run import train
+    from training.progress import bars
 
     recipe = Recipe(seed=seed)
     if shorten > 1:

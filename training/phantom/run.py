@@ -22,9 +22,11 @@ from services.checkpoint import GenerationDefaults, Vocabulary
 from services.checkpoint.write import save
 from services.llm.model import Chameleon
 from services.vqgan import VQGAN
+from training.losses import bfloat16_pays
 from training.phantom import lm, pictures, sequences, vq
 from training.phantom.recipe import CODES, CONTEXT, Recipe
 from training.phantom.vocabulary import tokenizer_json
+from training.progress import Progress
 
 GENERATION = GenerationDefaults(
     temperature=0.0,
@@ -38,9 +40,6 @@ GENERATION = GenerationDefaults(
 """The shipped model answers greedily, and draws with the settings that a sweep on other seeds found best."""
 
 _VOCABULARY_TRUTHS = 4_000
-
-Progress = Callable[[str, int, int, dict[str, float]], None]
-"""Told the stage, step, steps and figures."""
 
 
 @dataclass
@@ -108,7 +107,7 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
             "numpy": np.__version__,
         },
         "machine": platform.machine(),
-        "bfloat16": lm.bfloat16_pays(),
+        "bfloat16": bfloat16_pays(),
     }
 
     def write(model: Chameleon, step: int) -> None:
