@@ -1,4 +1,4 @@
-"""Train models: the small one that ships with the project."""
+"""Train models: fine-tune with LoRA, merge adapters, train the small model that ships with the project."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from services.commands.output import Json, document, err
+from training.lora.cli import lora, merge
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 
 @app.callback()
 def _group() -> None:
-    """Train models: the small one that ships with the project."""
+    """Train models: fine-tune with LoRA, merge adapters, train the small model that ships with the project."""
 
 
 @app.command()
@@ -44,3 +45,7 @@ def phantom(
         document({"checkpoint": str(out), "provenance": provenance})
     else:
         err.print(f"Trained in {provenance['minutes']['total']} minutes: {out}")
+
+
+app.command("lora")(lora)
+app.command("merge")(merge)

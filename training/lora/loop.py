@@ -89,8 +89,7 @@ class Trainer:
             (loss / weight).backward()  # type: ignore[no-untyped-call]
             sums += figures
         self._share_gradients()
-        sums = self.group.sum(sums)
-        entry = self._words(sums, weight)
+        entry = self._words(self._all(sums), weight)
         if not math.isfinite(entry["loss"]):
             raise InvalidInput(f"the loss is not finite at step {step + 1}; lower it", field="--rate")
         torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
@@ -127,6 +126,9 @@ class Trainer:
         ):
             parameter.grad = part.view_as(parameter)
 
+    def _all(self, sums: Tensor) -> Tensor:
+        return self.group.sum(sums.to(self.job.device)).cpu()
+
     @torch.no_grad()
     def validate(self) -> dict[str, Any]:
         """Losses on the rows held out, without dropout; nothing where there are none."""
@@ -136,7 +138,7 @@ class Trainer:
         self.model.eval()
         for number in range(len(self.held))[self.group.rank :: self.group.size]:
             sums += self._loss(self.held_reader, self.held[number])[1]
-        return {"validation": self._words(self.group.sum(sums))}
+        return {"validation": self._words(self._all(sums))}
 
     def _words(self, sums: Tensor, weight: float | None = None) -> dict[str, float]:
         text, texts, codes, drawn, dpo, preferred, margin, pairs = sums.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -13,7 +14,7 @@ from typing import Any
 
 from services.errors import MedMaxError, Unavailable, from_wire
 from training.lora.recipe import Job
-from training.lora.state import LOG, read_log
+from training.lora.state import LOG
 
 _POLL_S = 0.3
 _TRIES = 2
@@ -80,8 +81,6 @@ def learn_with_workers(job: Job, tell: Callable[[dict[str, Any]], None]) -> None
 
 def _worker(config: dict[str, Any]) -> None:
     """In a process of Ray Train, whose process group is up."""
-    import json
-
     from services.llm.group import TorchGroup
     from training.lora.run import learn_as
 
@@ -95,8 +94,6 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _read_failure(path: Path) -> MedMaxError | None:
-    import json
-
     if not path.exists():
         return None
     code, message, field = json.loads(path.read_text())
@@ -108,17 +105,21 @@ def _read_failure(path: Path) -> MedMaxError | None:
 def _following(log: Path, tell: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """Tells every new line of the log while it lasts."""
     done = threading.Event()
-    told = len(read_log(log))
+    position = log.stat().st_size if log.exists() else 0
 
     def follow() -> None:
-        nonlocal told
+        nonlocal position
         while True:
             last = done.wait(_POLL_S)
-            entries = read_log(log)
-            told = min(told, len(entries))  # a group that starts again takes lines back
-            for entry in entries[told:]:
-                tell(entry)
-            told = len(entries)
+            size = log.stat().st_size if log.exists() else 0
+            position = min(position, size)  # a group that starts again takes lines back
+            if size > position:
+                with log.open("rb") as file:
+                    file.seek(position)
+                    whole = file.read(size - position).rpartition(b"\n")[0]
+                for line in whole.splitlines():
+                    tell(json.loads(line))
+                position += len(whole) + bool(whole)
             if last:
                 return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ class Encoder:
 class Pictures:
     """Codes of the pictures below `root`."""
 
-    def __init__(self, root: Path, settings: Settings, cache: CodeCache) -> None:
+    def __init__(self, root: Path, settings: Settings, cache: CodeCache | None = None) -> None:
         self._root, self._limit, self._cache = root.resolve(), settings.max_image_bytes, cache
         self._encoder = Encoder(settings)
 
@@ -125,16 +126,40 @@ class Pictures:
 
     def codes(self, path: str) -> NDArray[np.int64]:
         """Codes of a picture file, int64. Raises: Unusable."""
-        data = self.read(path)
-        content = hashlib.sha256(data).hexdigest()
-        if (known := self._cache.get(content)) is not None:
-            return known
-        (codes,) = self._encoder.codes([data])
-        if isinstance(codes, MedMaxError):
-            raise Unusable(Reason.BAD_PICTURE, f"image_path: {codes.message}")
-        self._cache.put(content, codes)
-        return codes
+        found = self.many([path])[path]
+        if isinstance(found, Unusable):
+            raise found
+        return found
+
+    def many(self, paths: Iterable[str]) -> dict[str, NDArray[np.int64] | Unusable]:
+        """Codes of each picture, or why there are none; encoded together."""
+        found: dict[str, NDArray[np.int64] | Unusable] = {}
+        unknown: dict[str, tuple[bytes, str]] = {}
+        for path in dict.fromkeys(paths):
+            try:
+                data = self.read(path)
+            except Unusable as trouble:
+                found[path] = trouble
+                continue
+            content = hashlib.sha256(data).hexdigest()
+            known = self._cache.get(content) if self._cache else None
+            if known is None:
+                unknown[path] = data, content
+            else:
+                found[path] = known
+        if not unknown:
+            return found
+        encoded = self._encoder.codes([data for data, _ in unknown.values()])
+        for (path, (_, content)), codes in zip(unknown.items(), encoded, strict=True):
+            if isinstance(codes, MedMaxError):
+                found[path] = Unusable(Reason.BAD_PICTURE, f"image_path: {codes.message}")
+                continue
+            found[path] = codes
+            if self._cache:
+                self._cache.put(content, codes)
+        return found
 
     def close(self) -> None:
         self._encoder.close()
-        self._cache.close()
+        if self._cache:
+            self._cache.close()

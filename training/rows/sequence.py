@@ -60,9 +60,7 @@ class SequenceMaker:
     def row(self, row: Row) -> Example:
         """Raises: Unusable."""
         if row.tokens is not None:
-            check_tokens(row.tokens, self.vocabulary, self.span)
-            if row.text is not None:
-                check_text(row.tokens, row.text, self.vocabulary)
+            self.check(row)
             parts = self._split(row.tokens)
         else:
             parts = self._parts(row)
@@ -72,6 +70,24 @@ class SequenceMaker:
                 f"tokens: hold no {END_OF_TURN}, so nothing says where the answer begins",
             )
         return self._dialogue(parts)
+
+    def tokens(self, row: Row) -> NDArray[np.int64]:
+        """The row in the form that MedMax's `tokens` have, int64: `<s>`, text ids and pictures, `</s>`. Raises: Unusable."""
+        vocabulary = self.vocabulary
+        if row.tokens is not None:
+            self.check(row)
+            return row.tokens
+        ids: list[int] = [vocabulary.bos]
+        for number, part in enumerate(self._parts(row)):
+            ids += [vocabulary.end_of_turn, *part] if number else part
+        return np.array([*ids, vocabulary.eos], np.int64)
+
+    def check(self, row: Row) -> None:
+        """Raises: Unusable where the row's `tokens` were not written for this vocabulary."""
+        assert row.tokens is not None
+        check_tokens(row.tokens, self.vocabulary, self.span)
+        if row.text is not None:
+            check_text(row.tokens, row.text, self.vocabulary)
 
     def pair(self, pair: Pair) -> Example:
         """The prompt once, and both answers as continuations that do not see each other. Raises: Unusable."""
