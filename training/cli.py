@@ -29,14 +29,27 @@ def phantom(
     shorten: Annotated[
         int, typer.Option(min=1, max=1000, help="Divide steps and phantoms, to try the machinery.")
     ] = 1,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY:TOPIC",
+            help="Leave this modality's questions about side, size or count out; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train the phantom model from scratch: VQ-GAN, then decoder. At most 90 minutes on 2 cores."""
     from training.phantom.recipe import Recipe
     from training.phantom.run import train
+    from training.phantom.without import parse_slice
     from training.progress import bars
 
-    recipe = Recipe(seed=seed)
+    try:
+        slices = tuple(sorted({parse_slice(text) for text in without or ()}))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--without") from None
+    recipe = Recipe(seed=seed, without=slices)
     if shorten > 1:
         recipe = recipe.shortened(shorten)
     with bars() as progress:

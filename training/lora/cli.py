@@ -144,7 +144,7 @@ def lora(
         source = data or preferences
         assert source is not None
         settings = config.load(**{n: v for n, v in (("checkpoint", base), ("vqgan", vqgan)) if v is not None})
-        where = _device(device)
+        where = device_of(device)
         recipe = Recipe(
             rank=rank, alpha=alpha, dropout=dropout, epochs=epochs, warmup=warmup, batch=batch, length=length,
             rate=rate or (2e-5 if preferences else 1e-4), image_weight=image_weight, beta=beta,
@@ -165,7 +165,7 @@ def lora(
         _report(result)
 
 
-def _device(asked: Where) -> str:
+def device_of(asked: Where) -> str:
     import torch
 
     if asked is Where.CUDA and not torch.cuda.is_available():

@@ -93,9 +93,10 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
     codes = _codes(vqgan, data, work / "codes.npy", clock.stage("codes", progress))
     vocabulary = Vocabulary(_tokenizer(recipe, seeds))
     weights = sequences.finding_weights(truths, data.masks, recipe.vq_config.grid, recipe.lm_finding_weight)
-    maker = sequences.SequenceMaker(vocabulary, truths, codes, weights, CONTEXT)
+    maker = sequences.SequenceMaker(vocabulary, truths, codes, weights, CONTEXT, recipe.without)
     provenance = {
-        "command": f"medmax train phantom --seed {recipe.seed} --threads {threads}",
+        "command": f"medmax train phantom --seed {recipe.seed} --threads {threads}"
+        + "".join(f" --without {modality}:{topic}" for modality, topic in recipe.without),
         "seed": recipe.seed,
         "recipe": recipe.to_json(),
         "data_digest": sequences.digest(truths, data.digest),
