@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from evaluation.phantoms import MODALITIES
+from evaluation.phantoms import CATALOGUE
 from evaluation.phantoms.questions import ATTRIBUTES
 from evaluation.phantoms.rows import IMAGE, Turn
 
@@ -23,10 +23,21 @@ _WORDS = {
 def parse_slice(text: str) -> Slice:
     """`modality:topic`. Raises: ValueError naming what is known."""
     modality, _, topic = text.partition(":")
-    if modality not in MODALITIES or topic not in ATTRIBUTES:
-        known = f"{', '.join(MODALITIES)}, then a colon and {', '.join(ATTRIBUTES)}"
-        raise ValueError(f"{text!r} is no slice; it takes one of {known}")
+    if (modality, topic) not in (known := slices()):
+        raise ValueError(f"{text!r} is no slice; it takes one of {', '.join(map(':'.join, known))}")
     return modality, topic
+
+
+def slices() -> list[Slice]:
+    """Every modality with the attributes that findings of it have."""
+    has = {
+        "side": lambda kind: kind.sided,
+        "size": lambda kind: kind.sized,
+        "count": lambda kind: bool(kind.counts),
+    }
+    return [
+        (m.id, topic) for m in CATALOGUE.values() for topic in ATTRIBUTES if any(map(has[topic], m.kinds))
+    ]
 
 
 def topic_of(user: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -112,7 +113,7 @@ def _check_manifest(task: Task, source: Source) -> None:
         "data": source.digest,
         "rows": len(source),
         "encoder": encoder_digest(checkpoint),
-        "vocabulary": checkpoint.vocabulary.size,
+        "vocabulary": hashlib.sha256(checkpoint.vocabulary.tokenizer_json.encode()).hexdigest(),
         "shard_rows": task.shard_rows,
     }
     file = Path(task.out) / _MANIFEST
