@@ -6,13 +6,15 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from services.errors import MedMaxError, Unavailable, from_wire
+from services.errors import MedMaxError, Unavailable
+from training.failures import take_failure, write_failure
 from training.lora.recipe import Job
 from training.lora.state import LOG
 
@@ -65,17 +67,18 @@ def learn_with_workers(job: Job, tell: Callable[[dict[str, Any]], None]) -> None
             ),
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         )
+        shutil.rmtree(job.work / "ray", ignore_errors=True)  # of a run that was stopped
         failure = job.work / "failure.json"
         failure.unlink(missing_ok=True)
         with _following(job.work / LOG, tell):
             try:
                 trainer.fit()
             except Exception as error:  # of Ray's many kinds
-                if (known := _read_failure(failure)) is not None:
+                if (known := take_failure(failure)) is not None:
                     raise known from None
                 cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
                 raise Unavailable(f"the workers failed {_TRIES + 1} times: {cause}") from error
-        if (known := _read_failure(failure)) is not None:
+        if (known := take_failure(failure)) is not None:
             raise known
 
 
@@ -89,16 +92,8 @@ def _worker(config: dict[str, Any]) -> None:
         learn_as(Job.read(work), TorchGroup())
     except MedMaxError as error:
         # Trying again would not help. Every rank meets it, or waits for one that did until its exchange fails.
-        (work / "failure.json").write_text(json.dumps([error.code, error.message, error.field]))
+        write_failure(work / "failure.json", error)
         raise
-
-
-def _read_failure(path: Path) -> MedMaxError | None:
-    if not path.exists():
-        return None
-    code, message, field = json.loads(path.read_text())
-    path.unlink()
-    return from_wire(code, message, field, None)
 
 
 @contextmanager

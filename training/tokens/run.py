@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from services.checkpoint import open_checkpoint
-from services.errors import InvalidInput, MedMaxError
+from services.errors import InvalidInput, Unavailable
+from training.failures import take_failure
 from training.lora.workers import ray_for
 from training.progress import Progress
 from training.rows.pictures import encoder_digest
@@ -51,6 +52,7 @@ def tokenize_dataset(task: Task, workers: int, progress: Progress) -> dict[str, 
 def _write(task: Task, missing: list[int], workers: int, total: int, done: int, progress: Progress) -> None:
     workers = min(workers, len(missing))
     gpu = 1.0 if task.device == "cuda" else 0.0
+    task.failure.unlink(missing_ok=True)
     with ray_for(workers + 1) as ray:
         import ray.data as data
 
@@ -72,17 +74,9 @@ def _write(task: Task, missing: list[int], workers: int, total: int, done: int, 
                 done, failed = done + row["rows"] + row["failed"], failed + row["failed"]
                 progress("tokenizing", done, total, {"failed": float(failed)})
         except ray.exceptions.RayError as error:
-            raise _cause(error) from error
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a worker raised, below what Ray wraps around it."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, MedMaxError):
-            return type(found)(found.message, field=found.field)
-        found = getattr(found, "cause", None) or found.__cause__
-    return error
+            if (known := take_failure(task.failure)) is not None:
+                raise known from None
+            raise Unavailable(f"a worker failed: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _holds_rows(folder: Path) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 from services import config
 from services.checkpoint import open_checkpoint
-from services.errors import InvalidInput
+from services.errors import InvalidInput, MedMaxError
+from training.failures import write_failure
 from training.rows.pictures import Pictures
 from training.rows.schema import Row, row_of
 from training.rows.sequence import SequenceMaker
@@ -45,6 +46,11 @@ class Task:
     def file(self, shard: int) -> Path:
         return Path(self.out) / f"part-{shard:05d}.parquet"
 
+    @property
+    def failure(self) -> Path:
+        """What ended a run, where one of our errors did."""
+        return Path(self.out) / ".reports" / "failure.json"
+
     def report(self, shard: int) -> Path:
         """Written before the shard's parquet file: rows and failures of it."""
         return Path(self.out) / ".reports" / f"{shard:05d}.json"
@@ -69,7 +75,11 @@ class ShardWriter:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """For `map_batches`: writes the shards numbered in `batch`, and counts."""
-        counts = [self.write(int(shard)) for shard in batch["shard"]]
+        try:
+            counts = [self.write(int(shard)) for shard in batch["shard"]]
+        except MedMaxError as error:
+            write_failure(self._task.failure, error)
+            raise
         return {name: [count[name] for count in counts] for name in ("rows", "failed")}
 
     def write(self, shard: int) -> dict[str, int]:
