@@ -38,5 +38,7 @@ class Targets:
 
 
 def nats(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of hidden states [n, hidden] against ids [n] among the head's rows, float32 [n]."""
-    return functional.cross_entropy(functional.linear(hidden, head).float(), target, reduction="none")
+    """Cross-entropy of hidden states [n, hidden] against ids [n] among the head's rows, [n] in float32 or wider."""
+    logits = functional.linear(hidden, head)
+    wide = logits.float() if logits.dtype.itemsize < 4 else logits
+    return functional.cross_entropy(wide, target, reduction="none")

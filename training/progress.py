@@ -50,11 +50,15 @@ def _words(figures: dict[str, float]) -> str:
 
 def _lines() -> Progress:
     last = 0.0
+    begun: dict[str, tuple[int, float]] = {}
 
     def update(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         nonlocal last
-        if time.monotonic() - last >= _LINE_EVERY_S or done == total:
-            last = time.monotonic()
-            err.print(f"{stage} {done}/{total}  {_words(figures)}")
+        now = time.monotonic()
+        first, begin = begun.setdefault(stage, (done, now))
+        if now - last >= _LINE_EVERY_S or done == total:
+            last = now
+            left = f"  left {(now - begin) / (done - first) * (total - done):.0f} s" if done > first else ""
+            err.print(f"{stage} {done}/{total}  {_words(figures)}{left}")
 
     return update

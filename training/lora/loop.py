@@ -59,7 +59,7 @@ class Trainer:
         job, steps = self.job, self.plan.steps
         step, seconds = self._restore()
         first = self.group.rank == 0
-        log = Log(job.work / LOG, step) if first else None
+        log = Log(job.work / LOG, step or -1) if first else None
         if step == 0 and (entry := self.validate()):
             self._tell(log, {"step": 0, "steps": steps, **entry}, progress)
         warmup = math.ceil(job.recipe.warmup * steps)

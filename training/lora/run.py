@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +217,3 @@ def with_defaults(job: Job) -> Job:
     names = ("base", "data", "out", "work", "images", "cache", "validation", "vqgan")
     given = {name: getattr(job, name) for name in names}
     return replace(job, **{name: path.absolute() for name, path in given.items() if path is not None})
-
-
-Tell = Callable[[dict[str, Any]], None]

@@ -14,7 +14,7 @@ Slice = tuple[str, str]
 
 _OPTION = re.compile(r"[A-D]\) ")
 _WORDS = {
-    "side": re.compile(r"\b(left|right|side)\b"),
+    "side": re.compile(r"\b(left|right|side|where)\b"),
     "size": re.compile(r"\b(size|large|small|big)\b"),
     "count": re.compile(r"\bhow many\b|\bexactly\b"),
 }

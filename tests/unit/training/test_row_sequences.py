@@ -128,13 +128,13 @@ def test_tokens_that_are_not_this_models_are_refused(tokens: Any, reason: str) -
 
 
 def test_tokens_of_another_vocabulary_are_refused_even_where_every_id_is_known() -> None:
-    other = Vocabulary(tokenizer_json(["other"], N_CODES, 256))
-    text = f"hello there{EOT}some answer"
+    other = Vocabulary(tokenizer_json(["other"] * 9, N_CODES, 260))
+    text = f"some other{EOT}answer"
     foreign = [
         other.bos,
-        *other.encode("hello there"),
+        *other.encode("some other"),
         other.end_of_turn,
-        *other.encode("some answer"),
+        *other.encode("answer"),
         other.eos,
     ]
     assert max(foreign) < VOCABULARY.size
