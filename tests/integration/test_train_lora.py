@@ -17,10 +17,15 @@ from safetensors.torch import load_file
 
 from tests.support.instructions import picture, write_data
 from tests.support.tiny import tiny_checkpoint
-from tests.unit.cli.medmax import medmax
+from tests.unit.cli.medmax import Result
+from tests.unit.cli.medmax import medmax as run
 
 COMMON = ("--base", "tiny", "--rank", "4", "--rate", "1e-2", "--batch", "2", "--length", "128", "--holdout", "0",
           "--precision", "float32", "--device", "cpu", "--json")  # fmt: skip
+
+
+def medmax(folder: Path, *arguments: str, **environment: str) -> Result:
+    return run(folder, *arguments, timeout=280, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +176,7 @@ def test_a_data_set_is_tokenized_in_shards_that_train_reads(
     )
     assert result.status == 0, result.err
     assert result.document["rows"]["learnt"] == 12
-    other = medmax(folder, *arguments[:4], "7", *arguments[5:])
+    other = medmax(folder, *arguments[:5], "7", *arguments[6:])
     assert other.status == 1
     assert other.document["error"]["field"] == "--out"
 
