@@ -61,9 +61,9 @@ def adapted(checkpoint: Checkpoint, recipe: Recipe, device: str) -> PeftModel:
     narrow = recipe.bfloat16 and stored == torch.bfloat16
     model = load_model(checkpoint, device, torch.bfloat16 if narrow else torch.float32)
     torch.manual_seed(recipe.seed)
-    made = get_peft_model(model, lora_config(recipe))  # type: ignore[arg-type]
+    made = get_peft_model(model, lora_config(recipe))
     assert not isinstance(made, str)
-    return made  # type: ignore[return-value]
+    return made
 
 
 def chameleon(model: PeftModel) -> Chameleon:

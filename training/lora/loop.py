@@ -121,9 +121,8 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         flat = torch.cat([p.grad.flatten() for p in self._parameters if p.grad is not None])
         flat = self.group.sum(flat)
-        for parameter, part in zip(
-            self._parameters, flat.split([p.numel() for p in self._parameters]), strict=True
-        ):
+        parts = torch.split(flat, [parameter.numel() for parameter in self._parameters])
+        for parameter, part in zip(self._parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
     def _all(self, sums: Tensor) -> Tensor:

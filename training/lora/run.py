@@ -121,7 +121,9 @@ def _survey(
 
 def _learn(job: Job, checkpoint: Checkpoint, work: Prepared, progress: Progress) -> None:
     def tell(entry: dict[str, Any]) -> None:
-        shown = {name: entry[name] for name in ("loss", "text", "image", "preferred") if name in entry}
+        shown: dict[str, float] = {
+            name: entry[name] for name in ("loss", "text", "image", "preferred") if name in entry
+        }
         shown |= {"valid": entry["validation"]["loss"]} if "validation" in entry else {}
         shown |= {"tokens/s": round(entry["tokens_per_s"])} if "tokens_per_s" in entry else {}
         progress("learning", entry["step"], entry["steps"], shown)

@@ -22,7 +22,8 @@ class Packs:
         return len(self.starts) - 1
 
     def __getitem__(self, index: int) -> list[int]:
-        return self.rows[self.starts[index] : self.starts[index + 1]].tolist()
+        rows: list[int] = self.rows[self.starts[index] : self.starts[index + 1]].tolist()
+        return rows
 
 
 def pack(order: NDArray[np.int64], lengths: NDArray[np.int32], limit: int, rng: np.random.Generator) -> Packs:
