@@ -176,8 +176,14 @@ class Parquet(Source):
         return [range(a, b) for a, b in zip(self._starts[:-1], self._starts[1:], strict=True)]
 
     def read(self, index: int) -> dict[str, Any]:
+        from pyarrow import ArrowException
+
         group = bisect.bisect_right(self._starts, index) - 1
-        row: dict[str, Any] = self._group(group).slice(index - self._starts[group], 1).to_pylist()[0]
+        try:
+            table = self._group(group)
+        except (ArrowException, OSError) as error:
+            raise InvalidInput(f"row group {group} cannot be read: {error}", field=self.name) from None
+        row: dict[str, Any] = table.slice(index - self._starts[group], 1).to_pylist()[0]
         return row
 
 

@@ -106,3 +106,16 @@ def test_what_cannot_be_a_data_set_is_refused(tmp_path: Path, name: str) -> None
     with pytest.raises(InvalidInput) as caught:
         open_source(tmp_path / name)
     assert name in str(caught.value.field)
+
+
+def test_a_damaged_row_group_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(
+        pa.Table.from_pylist([{"text": f"{i}" * 50} for i in range(200)]), file, compression="zstd"
+    )
+    data = bytearray(file.read_bytes())
+    data[4:200] = bytes(196)
+    file.write_bytes(data)
+    with pytest.raises(InvalidInput, match="row group 0") as caught:
+        open_source(file).read(0)
+    assert caught.value.field == "rows.parquet"
