@@ -1,4 +1,4 @@
-"""Train models: the small one that ships with the project."""
+"""Train models: fine-tune with LoRA, merge adapters, train the small model that ships with the project."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from services.commands.output import Json, document, err
+from training.lora.cli import lora, merge
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 
 @app.callback()
 def _group() -> None:
-    """Train models: the small one that ships with the project."""
+    """Train models: fine-tune with LoRA, merge adapters, train the small model that ships with the project."""
 
 
 @app.command()
@@ -28,14 +29,27 @@ def phantom(
     shorten: Annotated[
         int, typer.Option(min=1, max=1000, help="Divide steps and phantoms, to try the machinery.")
     ] = 1,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY:TOPIC",
+            help="Leave this modality's questions about side, size or count out; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train the phantom model from scratch: VQ-GAN, then decoder. At most 90 minutes on 2 cores."""
-    from training.phantom.progress import bars
     from training.phantom.recipe import Recipe
     from training.phantom.run import train
+    from training.phantom.without import parse_slice
+    from training.progress import bars
 
-    recipe = Recipe(seed=seed)
+    try:
+        slices = tuple(sorted({parse_slice(text) for text in without or ()}))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--without") from None
+    recipe = Recipe(seed=seed, without=slices)
     if shorten > 1:
         recipe = recipe.shortened(shorten)
     with bars() as progress:
@@ -44,3 +58,7 @@ def phantom(
         document({"checkpoint": str(out), "provenance": provenance})
     else:
         err.print(f"Trained in {provenance['minutes']['total']} minutes: {out}")
+
+
+app.command("lora")(lora)
+app.command("merge")(merge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,14 @@ def convert(
     layout: Layout = Layout.OWN,
     advance: Advance = lambda count: None,
     shard_bytes: int = SHARD_BYTES,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Write `source` to the new directory `path` in `layout`, complete or not at all, and open it.
 
     Args:
         advance: called with the number of bytes written.
         shard_bytes: largest safetensors file.
+        provenance: what else `provenance.json` says, where `source` is more than read (`command` among it).
 
     Raises:
         CheckpointError: `path` exists, the disk is too small, a part is missing or damaged, or the layout cannot hold
@@ -63,7 +66,7 @@ def convert(
             write_meta(source, staging, advance)
         else:
             write_hugging_face(source, staging, advance, shard_bytes)
-        _write_provenance(source, staging, layout)
+        _write_provenance(source, staging, layout, provenance or {})
         staging.rename(path)
     return open_checkpoint(path)
 
@@ -77,7 +80,7 @@ def _write_own(source: Checkpoint, folder: Path, advance: Advance, shard_bytes: 
     stream_safetensors(folder / VQGAN_FILE, vqgan, advance)
 
 
-def _write_provenance(source: Checkpoint, folder: Path, layout: Layout) -> None:
+def _write_provenance(source: Checkpoint, folder: Path, layout: Layout, more: Mapping[str, Any]) -> None:
     provenance: dict[str, Any] = {
         "command": "medmax convert",
         "version": version("medmax-serve"),
@@ -88,6 +91,7 @@ def _write_provenance(source: Checkpoint, folder: Path, layout: Layout) -> None:
             "files": source.file_digests,
             "provenance": dict(source.provenance),
         },
+        **more,
     }
     if layout is not Layout.OWN:
         provenance |= keep(source.generation, source.config.context)

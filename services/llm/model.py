@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from services.checkpoint.config import ModelConfig
 
@@ -134,6 +135,11 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.swin_norm = config.swin_norm
 
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The residual stream [B, T, hidden] after this layer; `mask` as `Attention.causal`."""
+        q, k, v = self.self_attn.project(self.before(x), cos, sin)
+        return self.after(x, self.self_attn.causal(q, k, v, mask))
+
     def before(self, x: Tensor) -> Tensor:
         """What attention reads of the residual stream."""
         normed: Tensor = x if self.swin_norm else self.input_layernorm(x)
@@ -161,7 +167,11 @@ class Decoder(nn.Module):
 
 
 class Chameleon(nn.Module):
-    """Ids in, logits out. This is the form that trains; `runner.Runner` is the one that serves."""
+    """Ids in, logits out. This is the form that trains; `runner.Runner` is the one that serves.
+
+    Attributes:
+        recompute: whether the backward pass computes each layer again, so that only what lies between layers is kept.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -170,6 +180,7 @@ class Chameleon(nn.Module):
         self.lm_head = None
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.recompute = False
         self._rotary = Rotary(config)
         self.apply(_initialise)
 
@@ -193,8 +204,10 @@ class Chameleon(nn.Module):
         x = self.model.embed_tokens(ids)
         cos, sin = self._rotary.at(slice(0, ids.shape[1]) if positions is None else positions, x)
         for layer in self.layers:
-            q, k, v = layer.self_attn.project(layer.before(x), cos, sin)
-            x = layer.after(x, layer.self_attn.causal(q, k, v, mask))
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(layer, x, cos, sin, mask, use_reentrant=False)
+            else:
+                x = layer(x, cos, sin, mask)
         out: Tensor = self.model.norm(x)
         return out
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from services.checkpoint import ModelConfig, Vocabulary
 from services.llm.model import Chameleon
+from training.losses import Targets, bfloat16_pays, nats
 from training.phantom.recipe import CONTEXT, Recipe
 from training.phantom.sequences import Example, SequenceMaker
 from training.phantom.state import load_state, save_state
-from training.phantom.vq import rate_at
+from training.schedule import rate_at
 
 _SAVE_EVERY = 200
-
-
-def bfloat16_pays() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def model_config(recipe: Recipe, vocabulary: Vocabulary) -> ModelConfig:
@@ -39,23 +33,6 @@ def model_config(recipe: Recipe, vocabulary: Vocabulary) -> ModelConfig:
     )
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What the vocabulary says of a learnt id: `is_text` bool [vocabulary] (what ends an answer or begins a picture
-    included), `code` int64 [vocabulary], its image code or -1, and `code_ids` int64 [codes], the reverse."""
-
-    is_text: Tensor
-    code: Tensor
-    code_ids: Tensor
-
-    @classmethod
-    def of(cls, vocabulary: Vocabulary) -> Targets:
-        is_text = torch.from_numpy(vocabulary.is_text).clone()
-        is_text[[vocabulary.eos, vocabulary.begin_image]] = True
-        code = torch.from_numpy(vocabulary.id_to_code(np.arange(vocabulary.size)))
-        return cls(is_text, code, torch.from_numpy(vocabulary.code_ids))
-
-
 def loss_of(model: Chameleon, batch: Example, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted mean cross-entropy, and the plain means over text and over pictures, in nats.
 
@@ -68,16 +45,12 @@ def loss_of(model: Chameleon, batch: Example, targets: Targets) -> tuple[Tensor,
     # End-of-image is forced, never drawn: nothing to learn.
     in_text = targets.is_text[labels.clamp(min=0)] & (labels >= 0)
     hidden = model.hidden(ids, *_apart(batch))
-    text = _nats(hidden[in_text], model.head, labels[in_text])
-    picture = _nats(hidden[in_picture], model.head[targets.code_ids], code[in_picture])
+    text = nats(hidden[in_text], model.head, labels[in_text])
+    picture = nats(hidden[in_picture], model.head[targets.code_ids], code[in_picture])
     weight = torch.from_numpy(batch.weight)
     weights = torch.cat((weight[in_text], weight[in_picture]))
     loss = (torch.cat((text, picture)) * weights).sum() / weights.sum()
     return loss, text.mean().detach(), picture.mean().detach()
-
-
-def _nats(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
-    return functional.cross_entropy(functional.linear(hidden, head).float(), target, reduction="none")
 
 
 def _apart(batch: Example) -> tuple[Tensor | None, Tensor | None]:

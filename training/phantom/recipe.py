@@ -53,6 +53,8 @@ class Recipe:
     heads: int = 6
     inner: int = 512
     text_entries: int = 1024
+    # Slices (modality, topic) whose questions the decoder never sees
+    without: tuple[tuple[str, str], ...] = ()
 
     @property
     def vq_config(self) -> VQConfig:
@@ -75,7 +77,10 @@ class Recipe:
         }
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if not self.without:
+            del values["without"]  # as in recipes saved before there was one
+        return values
 
     def shortened(self, factor: int) -> Recipe:
         """The same run with `factor` times fewer steps and phantoms, to try the machinery."""

@@ -22,9 +22,11 @@ from services.checkpoint import GenerationDefaults, Vocabulary
 from services.checkpoint.write import save
 from services.llm.model import Chameleon
 from services.vqgan import VQGAN
+from training.losses import bfloat16_pays
 from training.phantom import lm, pictures, sequences, vq
 from training.phantom.recipe import CODES, CONTEXT, Recipe
 from training.phantom.vocabulary import tokenizer_json
+from training.progress import Progress
 
 GENERATION = GenerationDefaults(
     temperature=0.0,
@@ -38,9 +40,6 @@ GENERATION = GenerationDefaults(
 """The shipped model answers greedily, and draws with the settings that a sweep on other seeds found best."""
 
 _VOCABULARY_TRUTHS = 4_000
-
-Progress = Callable[[str, int, int, dict[str, float]], None]
-"""Told the stage, step, steps and figures."""
 
 
 @dataclass
@@ -94,9 +93,10 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
     codes = _codes(vqgan, data, work / "codes.npy", clock.stage("codes", progress))
     vocabulary = Vocabulary(_tokenizer(recipe, seeds))
     weights = sequences.finding_weights(truths, data.masks, recipe.vq_config.grid, recipe.lm_finding_weight)
-    maker = sequences.SequenceMaker(vocabulary, truths, codes, weights, CONTEXT)
+    maker = sequences.SequenceMaker(vocabulary, truths, codes, weights, CONTEXT, recipe.without)
     provenance = {
-        "command": f"medmax train phantom --seed {recipe.seed} --threads {threads}",
+        "command": f"medmax train phantom --seed {recipe.seed} --threads {threads}"
+        + "".join(f" --without {modality}:{topic}" for modality, topic in recipe.without),
         "seed": recipe.seed,
         "recipe": recipe.to_json(),
         "data_digest": sequences.digest(truths, data.digest),
@@ -108,7 +108,7 @@ def train(recipe: Recipe, out: Path, work: Path, threads: int, progress: Progres
             "numpy": np.__version__,
         },
         "machine": platform.machine(),
-        "bfloat16": lm.bfloat16_pays(),
+        "bfloat16": bfloat16_pays(),
     }
 
     def write(model: Chameleon, step: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from evaluation.phantoms.rows import (
 )
 from services.checkpoint import Vocabulary
 from training.phantom.recipe import Mix
+from training.phantom.without import Slice, allowed
 
 _POOL = 48
 """Batches made at once, so that sequences of like length share one."""
@@ -54,6 +55,7 @@ class SequenceMaker:
     """Draws training sequences about the given truths.
 
     `codes` int16 [N, cells] are their pictures', `weights` float32 [N, cells] what each code counts for in a drawing.
+    Questions of the slices `without` are never drawn.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class SequenceMaker:
         codes: NDArray[np.int16],
         weights: NDArray[np.float32],
         context: int,
+        without: Iterable[Slice] = (),
     ) -> None:
         self.vocabulary, self.truths, self.codes, self.weights = vocabulary, truths, codes, weights
-        self.context = context
+        self.context, self._without = context, frozenset(without)
         self._cache: dict[str, list[int]] = {}
 
     def _encode(self, text: str) -> list[int]:
@@ -161,19 +164,29 @@ class SequenceMaker:
         family = int(np.searchsorted(limits, rng.random(), side="right"))
         if family == 0:
             turns = 1 if rng.random() < 0.15 else int(rng.integers(3, 10))
-            made = self.sequence(dialogue(truth, rng, turns), index)
+            made = self.sequence(self._allowed(lambda: dialogue(truth, rng, turns), truth), index)
         elif family == 1:
-            asked, answer = report_question(truth, rng)
+            ((asked, answer),) = self._allowed(lambda: [report_question(truth, rng)], truth)
             made = self.sequence([(f"{IMAGE}{asked}" if rng.random() < 0.3 else asked, answer)], index)
         elif family == 2:
             made = self.sequence([image_generation(truth, rng)], index)
         elif family == 3:
             made = self.unconditional(index)
         elif family == 4:
-            made = self.questions(single_turns(truth, rng, mix.per_picture), index)
+            asked_once = self._allowed(lambda: single_turns(truth, rng, mix.per_picture), truth)
+            made = self.questions(asked_once, index)
         else:
             made = self.sequence([multimodal_generation(truth, rng)], index)
         return made.cut(self.context)
+
+    def _allowed(self, draw: Callable[[], Sequence[Turn]], truth: Truth) -> Sequence[Turn]:
+        """Turns drawn until one is left outside of the slices to leave out."""
+        turns = draw()
+        if not self._without:
+            return turns
+        while not (kept := allowed(turns, truth.modality, self._without)):
+            turns = draw()
+        return kept
 
     def batches(self, rng: np.random.Generator, tokens: int, mix: Mix) -> Iterator[Example]:
         """Endless padded batches of about `tokens` positions: examples whose arrays are [B, T]."""

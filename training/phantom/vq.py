@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from services.vqgan import VQGAN
 from training.phantom.pictures import Pictures
 from training.phantom.recipe import Recipe
 from training.phantom.state import load_state, save_state
+from training.schedule import rate_at
 
 _DECAY = 0.99
 _COMMITMENT = 0.25
@@ -90,14 +90,6 @@ def loss_of(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     down = (weight[:, :, 1:] * error.diff(dim=2).abs()).mean()
     across = (weight[:, :, :, 1:] * error.diff(dim=3).abs()).mean()
     return flat + _EDGES * (down + across)
-
-
-def rate_at(step: int, steps: int, peak: float, warmup: int, floor: float = 0.03) -> float:
-    """Linear warm-up, then a cosine down to `floor` of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def train(

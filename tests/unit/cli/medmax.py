@@ -23,7 +23,9 @@ class Result:
         return json.loads(self.out)  # type: ignore[no-any-return]
 
 
-def medmax(folder: Path, *arguments: str, stdin: str = "", **environment: str) -> Result:
+def medmax(
+    folder: Path, *arguments: str, stdin: str = "", timeout: float = 120, **environment: str
+) -> Result:
     """`medmax arguments…` in `folder`, where nothing but `environment` says how."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MEDMAX_")}
     done = subprocess.run(
@@ -40,7 +42,7 @@ def medmax(folder: Path, *arguments: str, stdin: str = "", **environment: str) -
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return Result(done.returncode, done.stdout, done.stderr)

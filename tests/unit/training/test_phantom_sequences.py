@@ -13,7 +13,8 @@ from evaluation.phantoms.core import Finding
 from evaluation.phantoms.rows import IMAGE, texts
 from services.checkpoint import ModelConfig, Vocabulary, code_name
 from services.llm.model import Chameleon
-from training.phantom.lm import Targets, loss_of
+from training.losses import Targets
+from training.phantom.lm import loss_of
 from training.phantom.recipe import Mix
 from training.phantom.sequences import SequenceMaker, digest, finding_weights
 from training.phantom.vocabulary import tokenizer_json

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 from rich.progress import TimeRemainingColumn as TimeLeft
 
 from services.commands.output import err
-from training.phantom.run import Progress as Callback
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Told the stage, step, steps and figures."""
 
 _LINE_EVERY_S = 30.0
 
 
 @contextmanager
-def bars() -> Iterator[Callback]:
+def bars() -> Iterator[Progress]:
     """Bars with loss, steps, time gone and left; where nobody watches, a line every half minute."""
     if not err.is_terminal:
         yield _lines()
@@ -30,7 +33,7 @@ def bars() -> Iterator[Callback]:
         TextColumn("left"),
         TimeLeft(),
     )
-    with Progress(*columns, console=err) as shown:
+    with Bars(*columns, console=err) as shown:
         tasks: dict[str, TaskID] = {}
 
         def update(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
@@ -45,13 +48,17 @@ def _words(figures: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
 
 
-def _lines() -> Callback:
+def _lines() -> Progress:
     last = 0.0
+    begun: dict[str, tuple[int, float]] = {}
 
     def update(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         nonlocal last
-        if time.monotonic() - last >= _LINE_EVERY_S or done == total:
-            last = time.monotonic()
-            err.print(f"{stage} {done}/{total}  {_words(figures)}")
+        now = time.monotonic()
+        first, begin = begun.setdefault(stage, (done, now))
+        if now - last >= _LINE_EVERY_S or done == total:
+            last = now
+            left = f"  left {(now - begin) / (done - first) * (total - done):.0f} s" if done > first else ""
+            err.print(f"{stage} {done}/{total}  {_words(figures)}{left}")
 
     return update

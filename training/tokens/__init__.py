@@ -1,0 +1,1 @@
+"""Bulk tokenization of pictures and data sets on Ray Data."""
