@@ -22,8 +22,8 @@ from services.llm.step import Step
 Forward = Callable[[Step], Tensor]
 """Reads a step's tokens: normed hidden states of `step.last`, [R, hidden_size]."""
 
-# Beyond this each thread would fetch all weights from memory by itself, where torch's threads share them.
-_MOST_BYTES = 64 << 20
+# Loading holds the weights twice for a moment, and each thread fetches them all by itself.
+_MOST_BYTES = 512 << 20
 _WORTH_SHARING = 4_000_000  # multiplications of one step
 _UNEVEN = 0.7  # share of a step's tokens in one thread from which on every layer is shared
 
