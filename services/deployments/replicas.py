@@ -11,6 +11,7 @@ from services import logs, metrics
 from services.config import Settings
 from services.deployments.loopback import bind_to
 from services.pb.medmax.v1 import decoder_pb2, llm_pb2, tokenizer_pb2
+from services.rpc import freeze
 from services.rpc.status import known
 
 
@@ -32,6 +33,7 @@ class _Replica:
         bind_to(settings)
         logs.configure(self.name)
         self._servicer = self._load(settings)
+        freeze()
 
     def _load(self, settings: Settings) -> Any:
         raise NotImplementedError

@@ -10,7 +10,6 @@ Callers' threads touch the waiting line and the mailboxes alone; the rest belong
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import threading
@@ -165,8 +164,6 @@ class Engine:
             if self._team is not None:
                 self._team.close()
             raise self._failure
-        # What is there by now stays: without this every full collection goes through all of it, some 0.1 s in mid-answer.
-        gc.freeze()
 
     # Callers' side
 

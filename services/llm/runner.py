@@ -100,6 +100,8 @@ class Runner:
         Returns:
             Normed hidden states of the tokens `step.last`, [R, hidden_size]; the same on every rank.
         """
+        if not self._layers:
+            raise RuntimeError("this runner's layers were taken")
         x = self._embed(step.ids)
         cos, sin = self.rotary.at(step.positions, x)
         for index, layer in enumerate(self._layers):
@@ -112,7 +114,7 @@ class Runner:
         return self._rms(x, self._norm)
 
     def take_layers(self) -> list[Weights]:
-        """The layers' weights, for whoever computes them in another way; `forward` does so no more."""
+        """The layers' weights, for whoever computes them in another way; `forward` refuses from then on."""
         layers, self._layers = self._layers, []
         return layers
 

@@ -126,7 +126,6 @@ class Running:
             self._batch.remove(row)
         sequence.companions = []
         sequence.row.weight = 1.0
-        self.changed()
 
     def release(self, sequence: Sequence) -> None:
         """The sequence is done: its rows and blocks are free."""

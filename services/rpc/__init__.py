@@ -2,7 +2,7 @@
 
 from services.rpc.client import RemoteDecoder, RemoteLanguageModel, RemoteTokenizer
 from services.rpc.interceptor import ErrorInterceptor
-from services.rpc.server import Server, serve
+from services.rpc.server import Server, freeze, serve
 from services.rpc.status import RpcStatus, error_of, status_of
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "RpcStatus",
     "Server",
     "error_of",
+    "freeze",
     "serve",
     "status_of",
 ]

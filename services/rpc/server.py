@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -109,6 +110,12 @@ class Server:
             await servicer.close()
 
 
+def freeze() -> None:
+    """For a process that only serves, once all is loaded: full collections, 0.1 s in mid-answer, leave what is there alone."""
+    gc.collect()
+    gc.freeze()
+
+
 async def serve(
     servicers: Mapping[str, Any],
     host: str,
@@ -124,6 +131,7 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     server = await Server(servicers, host, port, settings, authenticate).start()
+    freeze()
     try:
         on_ready(server.address)
         await stopping.wait()

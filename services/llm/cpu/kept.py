@@ -42,14 +42,15 @@ def folder_for(name: str, wanted: str = "", beside: Path = _HERE) -> Path:
 
     Where none of them can be, one for this process alone: never one in which somebody else could put code.
     """
-    places = [Path(wanted)] if wanted else [beside / "__pycache__", Path.home() / ".cache" / "medmax"]
+    # `~` may have no meaning, for a user that the system does not know.
+    places = [wanted] if wanted else [str(beside / "__pycache__"), "~/.cache/medmax"]
     for place in places:
-        folder = place / f"compiled-{name}"
         try:
+            folder = Path(place).expanduser() / f"compiled-{name}"
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
-        except OSError:
+        except (OSError, RuntimeError):
             continue
     folder = Path(tempfile.mkdtemp(prefix="medmax-compiled-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

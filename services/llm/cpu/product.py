@@ -8,13 +8,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from services.llm.cpu.tile import LANES, tile_1x1, tile_1x2, tile_2x1, tile_2x2, tile_4x1, tile_4x2
+from services.llm.cpu.tile import LANES, tile_1x2, tile_2x2, tile_4x2
 
 
 def panels(matrix: NDArray[Any]) -> NDArray[Any]:
-    """[K, N] → [N / 16 rounded up, K, 16], contiguous, filled up with zeros: how `product` reads a matrix."""
+    """[K, N] → [P, K, 16], contiguous, filled up with zeros: how `product` reads a matrix, two panels at a time."""
     depth, width = matrix.shape
-    count = -(-width // LANES)
+    count = -(-width // (2 * LANES)) * 2
     padded = np.zeros((depth, count * LANES), matrix.dtype)
     padded[:, :width] = matrix
     return np.ascontiguousarray(padded.reshape(depth, count, LANES).transpose(1, 0, 2))
@@ -29,7 +29,7 @@ def product(x: Any, rows: Any, weights: Any, out: Any) -> None:
     count, depth = weights.shape[0], weights.shape[1]
     step, width = depth * LANES, out.shape[1]
     a, w, o = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
-    for p in range(0, count - 1, 2):
+    for p in range(0, count, 2):
         at, i = p * step, 0
         while i + 4 <= rows:
             tile_4x2(a, i * depth, depth, w, at, LANES, step, o, i * width + p * LANES, width, depth, 0)
@@ -39,14 +39,3 @@ def product(x: Any, rows: Any, weights: Any, out: Any) -> None:
             i += 2
         if i < rows:
             tile_1x2(a, i * depth, depth, w, at, LANES, step, o, i * width + p * LANES, width, depth, 0)
-    if count % 2:
-        p, i = count - 1, 0
-        at = p * step
-        while i + 4 <= rows:
-            tile_4x1(a, i * depth, depth, w, at, LANES, step, o, i * width + p * LANES, width, depth, 0)
-            i += 4
-        if i + 2 <= rows:
-            tile_2x1(a, i * depth, depth, w, at, LANES, step, o, i * width + p * LANES, width, depth, 0)
-            i += 2
-        if i < rows:
-            tile_1x1(a, i * depth, depth, w, at, LANES, step, o, i * width + p * LANES, width, depth, 0)

@@ -137,5 +137,5 @@ def _tile(rows: int, vectors: int, unroll: int) -> Any:
 
 
 # numba keeps nothing of functions that close over intrinsics: they have names of their own.
-tile_1x1, tile_2x1, tile_4x1 = _tile(1, 1, 4), _tile(2, 1, 2), _tile(4, 1, 1)
+tile_1x1 = _tile(1, 1, 4)
 tile_1x2, tile_2x2, tile_4x2 = _tile(1, 2, 2), _tile(2, 2, 1), _tile(4, 2, 1)
