@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -155,8 +156,8 @@ class _ClipScorer(Scorer):
         with _working:
             return self.cosine(clip, truth, answer)
 
-    def cosine(self, clip: Clip, truth: Truth, answer: Answer) -> Score:
-        raise NotImplementedError
+    @abstractmethod
+    def cosine(self, clip: Clip, truth: Truth, answer: Answer) -> Score: ...
 
 
 class ClipImageText(_ClipScorer):

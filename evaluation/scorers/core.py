@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import ClassVar
 from evaluation.suite.example import Answer, Score, Truth
 
 
-class Scorer:
+class Scorer(ABC):
     """Scores one example at a time.
 
     Attributes:
@@ -33,9 +34,9 @@ class Scorer:
         """Why this example has nothing for this scorer; None where it has."""
         return None
 
+    @abstractmethod
     async def score(self, truth: Truth, answer: Answer) -> Score:
         """A value, or a failure; never raises for what a model or an endpoint did."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Estimate:
     not_run: str = ""
 
 
-class CorpusScorer:
+class CorpusScorer(ABC):
     """Scores all examples of a task together."""
 
     name: ClassVar[str]
@@ -73,8 +74,8 @@ class CorpusScorer:
     def missing(self) -> str | None:
         return None
 
-    def estimate(self, cases: Sequence[Case]) -> Estimate:
-        raise NotImplementedError
+    @abstractmethod
+    def estimate(self, cases: Sequence[Case]) -> Estimate: ...
 
 
 def not_installed(module: str, package: str | None = None) -> str | None:

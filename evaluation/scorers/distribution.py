@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -55,8 +56,8 @@ class _Distance(CorpusScorer):
     def missing(self) -> str | None:
         return self._features.missing()
 
-    def distance(self, drawn: Array, true: Array) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def distance(self, drawn: Array, true: Array) -> float: ...
 
     def estimate(self, cases: Sequence[Case]) -> Estimate:
         pairs = [(case.drawn, case.true) for case in cases if case.drawn and case.true]

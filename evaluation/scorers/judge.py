@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from abc import abstractmethod
 from typing import Any
 
 import httpx
@@ -155,9 +156,9 @@ class _Judge(Scorer):
             return Score(None, "judge_unparseable", "the verdict has not the form asked for", words)
         return Score(value, note=words)
 
+    @abstractmethod
     def read(self, words: str) -> float | None:
         """The verdict, or None where there is none or two."""
-        raise NotImplementedError
 
 
 class JudgeCorrect(_Judge):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 from evaluation.scorers.core import Scorer, not_installed
@@ -22,11 +23,11 @@ class _ReportScorer(Scorer):
         self._reason: str | None = None
         self._lock = threading.Lock()
 
-    def build(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def build(self) -> Any: ...
 
-    def value(self, model: Any, hypothesis: str, reference: str) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def value(self, model: Any, hypothesis: str, reference: str) -> float: ...
 
     def missing(self) -> str | None:
         if (reason := not_installed(self.package)) is not None:

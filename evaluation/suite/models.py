@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -65,13 +66,15 @@ def request_of(question: Question) -> assistant_pb2.GenerateRequest:
     return request
 
 
-class _Streaming:
+class _Streaming(ABC):
     """Puts an answer together from the contract's events."""
 
     where = ""
 
-    def _events(self, request: assistant_pb2.GenerateRequest) -> AsyncIterator[assistant_pb2.GenerateEvent]:
-        raise NotImplementedError
+    @abstractmethod
+    def _events(
+        self, request: assistant_pb2.GenerateRequest
+    ) -> AsyncIterator[assistant_pb2.GenerateEvent]: ...
 
     async def answer(self, question: Question) -> Answer:
         begun = time.monotonic()

@@ -14,6 +14,7 @@ from loadtests.engine.figures import Row, percentile
 from loadtests.engine.jobs import Job, Objective, Outcome, Request, Sample, stepwise, texts_at_once
 from loadtests.engine.results import PROMPT_WORK, Results
 from loadtests.engine.works import ONE, OURS, SERIAL, Work
+from tests.support.benchmark import ROW
 
 NAME = Row("text", 8, "ours", "phantom", "float32")
 
@@ -121,20 +122,7 @@ def test_results_as_json_have_the_agreed_fields_and_tell_who_did_not_run() -> No
         ("vllm", 0),
     ]
     for row in values["rows"]:
-        assert list(row) == [
-            "work",
-            "callers",
-            "engine",
-            "model",
-            "dtype",
-            "output_tokens_per_s",
-            "ttft_p50_ms",
-            "ttft_p99_ms",
-            "itl_p50_ms",
-            "pictures_per_s",
-            "goodput_rps",
-            "runs",
-        ]
+        assert list(row) == ROW
     ratios = {(ratio["work"], ratio["ours_over"]): ratio for ratio in values["ratios"]}
     assert ratios["text", "transformers-generate"] == {
         "work": "text",
