@@ -34,7 +34,7 @@ class Attention(ABC):
             self._singles(keys, values, q, mixed, step)
         for chunk in step.chunks:
             part = slice(chunk.start, chunk.start + chunk.count)
-            mixed[part] = _chunk(keys, values, q[part], chunk, step)
+            mixed[part] = chunk_attention(keys, values, q[part], chunk, step.tables)
         return mixed.flatten(1)
 
     @abstractmethod
@@ -46,10 +46,10 @@ class Attention(ABC):
         """Attention of the first `step.singles` tokens into `mixed`."""
 
 
-def _chunk(keys: Tensor, values: Tensor, q: Tensor, chunk: Chunk, step: Step) -> Tensor:
-    """Attention of the tokens of one row that follow each other, [count, heads, dim]."""
+def chunk_attention(keys: Tensor, values: Tensor, q: Tensor, chunk: Chunk, tables: Tensor) -> Tensor:
+    """Attention of the tokens of one row that follow each other, [count, heads, dim]; `keys` and `values` are one layer's."""
     length = chunk.position + chunk.count
-    table = step.tables[chunk.row, : blocks_for(length)].long()
+    table = tables[chunk.row, : blocks_for(length)].long()
     # [kv_heads, length, dim]
     k = keys[table].permute(1, 0, 3, 2).flatten(1, 2)[:, :length]
     v = values[table].transpose(0, 1).flatten(1, 2)[:, :length]

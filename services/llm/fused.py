@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -113,9 +114,14 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
 
 
-def forward_for(runner: Runner, cache: KVCache, threads: int) -> Forward:
-    """The quickest for the model, its device and its group."""
+def forward_for(runner: Runner, cache: KVCache, threads: int, most: int) -> Forward:
+    """The quickest for the model, its device and its group; `most` as `GpuForward` has it."""
     config: ModelConfig = runner.config
+    if runner.device.type == "cuda" and importlib.util.find_spec("triton"):
+        from services.llm.gpu.forward import GpuForward, fits
+
+        if fits(runner):
+            return GpuForward(runner, cache, most)
     compiled = (
         runner.device.type == "cpu"
         and runner.group.size == 1

@@ -69,7 +69,7 @@ class Part:
         cache = KVCache(runner.config, self.blocks, self.dtype, runner.device, group.size)
         if self.touch:
             cache.touch()
-        forward = forward_for(runner, cache, self.threads)
+        forward = forward_for(runner, cache, self.threads, self.places)
         return Computer(runner, forward, self.checkpoint.vocabulary, self.places, self.threads), cache
 
 

@@ -72,9 +72,9 @@ class Runner:
         left = state if isinstance(state, dict) else dict(state)
         self.embedding: Tensor = left.pop("model.embed_tokens.weight")
         self.head: Tensor = left.pop("lm_head.weight", self.embedding)
-        self._norm: Tensor = left.pop("model.norm.weight")
+        self.norm: Tensor = left.pop("model.norm.weight")
         size = self.group.size
-        self._heads, self._kv_heads = (
+        self.heads, self.kv_heads = (
             config.num_attention_heads // size,
             max(1, config.num_key_value_heads // size),
         )
@@ -102,7 +102,7 @@ class Runner:
         """
         if not self._layers:
             raise RuntimeError("this runner's layers were taken")
-        x = self._embed(step.ids)
+        x = self.embed(step.ids)
         cos, sin = self.rotary.at(step.positions, x)
         for index, layer in enumerate(self._layers):
             q, k, v = self._project(layer, x, cos, sin)
@@ -111,14 +111,15 @@ class Runner:
 
     def normed(self, x: Tensor) -> Tensor:
         """The last norm."""
-        return self._rms(x, self._norm)
+        return self._rms(x, self.norm)
 
     def take_layers(self) -> list[Weights]:
         """The layers' weights, for whoever computes them in another way; `forward` refuses from then on."""
         layers, self._layers = self._layers, []
         return layers
 
-    def _embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Tensor) -> Tensor:
+        """The tokens' embeddings, [N, hidden_size]."""
         if self.group.size == 1:
             return functional.embedding(ids, self.embedding)
         mine = (ids >= self.first_id) & (ids < self._end_id)
@@ -129,10 +130,10 @@ class Runner:
         """x [N, hidden] → q [N, heads, head_dim], k and v [N, kv_heads, head_dim], q and k rotated."""
         normed = x if self.config.swin_norm else self._rms(x, layer.input_norm)
         heads = (normed @ layer.qkv).view(len(x), -1, self.config.head_dim)
-        qk, v = torch.split(heads, [self._heads + self._kv_heads, self._kv_heads], 1)
+        qk, v = torch.split(heads, [self.heads + self.kv_heads, self.kv_heads], 1)
         qk = functional.layer_norm(qk, qk.shape[-1:], eps=1e-5)
         qk = rotate(torch.addcmul(layer.head_bias, qk, layer.head_norm), cos, sin)
-        q, k = torch.split(qk, [self._heads, self._kv_heads], 1)
+        q, k = torch.split(qk, [self.heads, self.kv_heads], 1)
         return q, k, v
 
     def _after(self, layer: Weights, x: Tensor, mixed: Tensor) -> Tensor:

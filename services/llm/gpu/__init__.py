@@ -1,0 +1,1 @@
+"""The transformer's layers on a GPU: Triton kernels between torch's products, replayed as CUDA graphs."""
