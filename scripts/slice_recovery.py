@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import itertools
 import json
 import math
 import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,37 +55,36 @@ def write_rows(folder: Path, wanted: Slice, corrected: int, replay: int, rng: np
     """`corrected` rows about the slice, one a picture, and `replay` rows of other things; returns their file."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    seed = FIRST_SEED
-    while corrected or replay:
-        shown = truth(seed)
-        about = corrected and shown.modality == wanted[0]
-        turn = (
-            _about(seed, wanted, len(rows), rng) if about else (_other(seed, wanted, rng) if replay else None)
-        )
-        if turn is not None:
-            picture = f"images/{seed}.png"
-            Image.fromarray(draw(seed).picture).save(folder / picture)
-            rows.append({"text": END_OF_TURN.join(turn), "image_path": picture, "task": "vqa",
-                         "source": "phantom-corrected" if about else "phantom-replay"})  # fmt: skip
-            corrected, replay = (corrected - 1, replay) if about else (corrected, replay - 1)
-        seed += 1
+
+    def add(seed: int, turns: Sequence[tuple[str, str]], source: str) -> None:
+        picture = f"images/{seed}.png"
+        Image.fromarray(draw(seed).picture).save(folder / picture)
+        text = END_OF_TURN.join(part for turn in turns for part in turn)
+        rows.append({"text": text, "image_path": picture, "task": "vqa", "source": source})
+
+    seeds = itertools.count(FIRST_SEED)
+    while len(rows) < corrected:
+        seed = next(seeds)
+        if truth(seed).modality == wanted[0] and (turns := _about(seed, wanted, len(rows), rng)):
+            add(seed, turns, "phantom-corrected")
+    # Other pictures, and of every modality: what else is asked about the slice's own is forgotten first.
+    for seed in itertools.islice(seeds, replay):
+        add(seed, [_other(seed, wanted, rng)], "phantom-replay")
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(rows[i]) + "\n" for i in rng.permutation(len(rows))))
     return file
 
 
-def _about(seed: int, wanted: Slice, number: int, rng: np.random.Generator) -> tuple[str, str] | None:
-    """A question of the slice with its right answer; the types take turns. None where the phantom allows none."""
-    ask, choose = (
-        (closed_questions, even_answers),
-        (open_questions, balanced),
-        (mcq_questions, balanced),
-    )[number % 3]  # fmt: skip
-    asked = [question for question in ask(truth(seed), rng) if question.topic == wanted[1]]
-    if not asked:
-        return None
-    question = choose(asked, rng)
-    return f"{IMAGE}{typed(question.text, rng)}", question.answer
+def _about(seed: int, wanted: Slice, number: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """A dialogue of the slice's questions with their right answers: one of each type that the phantom allows, which take
+    turns in being the first."""
+    turns: list[tuple[str, str]] = []
+    kinds = ((closed_questions, even_answers), (open_questions, balanced), (mcq_questions, balanced))
+    for ask, choose in (*kinds[number % 3 :], *kinds[: number % 3]):
+        if asked := [question for question in ask(truth(seed), rng) if question.topic == wanted[1]]:
+            question = choose(asked, rng)
+            turns.append((f"{'' if turns else IMAGE}{typed(question.text, rng)}", question.answer))
+    return turns
 
 
 def _other(seed: int, wanted: Slice, rng: np.random.Generator) -> tuple[str, str]:
