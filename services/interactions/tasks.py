@@ -1,0 +1,46 @@
+"""Which MedMax task an interaction is, by rule: from the pictures in it and the words of the last question."""
+
+from __future__ import annotations
+
+import re
+
+from services.pb.medmax.v1 import assistant_pb2, common_pb2
+
+TASKS = (
+    "vqa",
+    "captioning",
+    "report_understanding",
+    "visual_chat",
+    "image_generation",
+    "multimodal_generation",
+)
+
+# English alone. A question about a report ("is the report right?") is no order to write one.
+_REPORT = re.compile(
+    r"\b(write|draft|generate|produce|compose|dictate|create|give|provide|prepare)\b[^.?!]{0,60}"
+    r"\b(report|findings|impression)\b",
+    re.IGNORECASE,
+)
+_CAPTION = re.compile(r"\b(describe|caption|description of)\b", re.IGNORECASE)
+
+
+def task_of(interaction: assistant_pb2.Interaction) -> str:
+    """One of `TASKS`.
+
+    A picture alone is image generation, text with one multimodal generation. A text answer to pictures is a
+    report or a caption where the last question asks for one, a visual question where it is the first, else chat.
+    """
+    drawn = [part.HasField("image") for part in interaction.output]
+    if interaction.mode == common_pb2.OUTPUT_MODE_IMAGE or (drawn and all(drawn)):
+        return "image_generation"
+    if any(drawn):
+        return "multimodal_generation"
+    turns = [message for message in interaction.prompt if message.role == assistant_pb2.ROLE_USER]
+    if not any(part.HasField("image") for message in interaction.prompt for part in message.parts):
+        return "visual_chat"
+    asked = " ".join(part.text for part in turns[-1].parts) if turns else ""
+    if _REPORT.search(asked):
+        return "report_understanding"
+    if _CAPTION.search(asked):
+        return "captioning"
+    return "vqa" if len(turns) == 1 else "visual_chat"
