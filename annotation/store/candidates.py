@@ -32,11 +32,13 @@ class Candidate:
 
     Attributes:
         mode: `text`, `image` or `interleaved`.
-        task: by `services.interactions.tasks`; empty where an older program stored it.
+        reason: why the answer ended, `stop` or `length`.
+        task, modality: by `services.interactions.tasks`; `task` is empty where an older program stored it.
         digest: equal for the same question, pictures and answer; empty where an older program stored it.
         mean_logprob, min_logprob: nats, of the text; None where there is none. `min_logprob` may be -inf.
         mean_entropy: nats.
-        tokens: that these are over.
+        picture_logprob: mean over the least likely generated picture; None without one.
+        tokens, characters: of the answer's text.
         prompt_images, output_images: how many.
         flagged: a user asked for review or wrote a correction.
         rating: the lowest that users gave, 1 to 5.
@@ -47,12 +49,16 @@ class Candidate:
     caller: str
     model_id: str
     mode: str
+    reason: str
     task: str
+    modality: str
     digest: str
     mean_logprob: float | None
     min_logprob: float | None
     mean_entropy: float | None
+    picture_logprob: float | None
     tokens: int
+    characters: int
     prompt_images: int
     output_images: int
     flagged: bool = False

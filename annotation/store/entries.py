@@ -36,6 +36,7 @@ class Entry:
     Attributes:
         key: `kind:id`.
         interaction_id: None for gold items, and once the interaction is purged.
+        weight: how many interactions of the random share it stands for; 0 outside of it.
         since: in this state, UTC.
         because: why it was withdrawn; empty where it was not.
         revision: changes with the state and the evidence; give it back to say what a decision was based on.
@@ -54,6 +55,7 @@ class Entry:
     task: str
     model_id: str
     risk: float
+    weight: float
     state: State
     since: datetime
     because: str
@@ -89,6 +91,7 @@ class Routed:
     Attributes:
         wanted: how many experts, 1 or more.
         digest: equal for duplicates; empty where unknown.
+        weight: how many interactions of the random share the item stands for; 0 outside of it.
     """
 
     interaction_id: str
@@ -101,3 +104,4 @@ class Routed:
     model_id: str = ""
     wanted: int = 1
     digest: str = ""
+    weight: float = 0.0

@@ -57,8 +57,8 @@ class Figures:
                 found.setdefault(State(state), {})[Kind(kind)] = number
         return found
 
-    def spent(self, day: date | None = None) -> dict[tuple[Kind, str, Reason], int]:
-        """Items routed on a UTC day (default: today), by kind, speciality and reason."""
+    def spent(self, day: date | None = None) -> dict[tuple[Reason, Kind, str], int]:
+        """Items routed on a UTC day (default: today), by reason, kind and speciality."""
         begin = self._midnight(day)
         statement = (
             select(items.c.kind, items.c.speciality, items.c.reason, func.count())
@@ -67,7 +67,7 @@ class Figures:
         )
         with self.ledger.read() as connection:
             return {
-                (Kind(kind), speciality, Reason(reason)): number
+                (Reason(reason), Kind(kind), speciality): number
                 for kind, speciality, reason, number in connection.execute(statement)
             }
 

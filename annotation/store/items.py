@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, delete, insert, select, tuple_
 
-from annotation.core import Item, Reason, Verdict
+from annotation.core import Item, Kind, Reason, Verdict
 from annotation.store.codec import item_from_json, item_to_json, verdict_from_json, verdict_to_json
 from annotation.store.entries import RANKS, Entry, Routed, item_key
 from annotation.store.evidence import settle
@@ -262,14 +262,16 @@ class Items:
         with self.ledger.read() as connection:
             return [Entry.of(row) for row in connection.execute(statement).mappings()]
 
-    def known_digests(self, digests: Iterable[str]) -> set[str]:
-        """Those of `digests` that some item has."""
+    def sent_digests(self, digests: Iterable[str]) -> dict[tuple[Kind, str], str]:
+        """Of those of `digests` that items have: by kind and digest, the id of one such item."""
         wanted = sorted(set(digests) - {""})
-        found: set[str] = set()
+        found: dict[tuple[Kind, str], str] = {}
         with self.ledger.read() as connection:
             for start in range(0, len(wanted), 1_000):
-                some = wanted[start : start + 1_000]
-                found |= set(connection.scalars(select(items.c.digest).where(items.c.digest.in_(some))))
+                statement = select(items.c.kind, items.c.digest, items.c.id).where(
+                    items.c.digest.in_(wanted[start : start + 1_000])
+                )
+                found |= {(Kind(kind), digest): id for kind, digest, id in connection.execute(statement)}
         return found
 
 
@@ -285,6 +287,7 @@ def _new_row(change: Change, id: str, of: dict[str, Any]) -> dict[str, Any]:
         "because": "",
         "revision": 1,
         "digest": of.get("digest", ""),
+        "weight": of.get("weight", 0.0),
         "rank": RANKS[of["reason"]],
         "taken": 0,
         "deciding": 0,

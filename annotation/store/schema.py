@@ -39,6 +39,7 @@ items = Table(
     Column("task", String(32), nullable=False),
     Column("model_id", String(64), nullable=False),
     Column("risk", Float(53), nullable=False),
+    Column("weight", Float(53), nullable=False),  # interactions of the random share that it stands for
     Column("state", String(16), nullable=False),
     Column("since", UtcDateTime, nullable=False),  # in this state
     Column("because", String(16), nullable=False),  # withdrawn alone

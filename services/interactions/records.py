@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping
 
 from services.interactions.ids import check_id, new_interaction_id
 from services.interactions.pictures import digest
-from services.interactions.tasks import task_of
+from services.interactions.tasks import modality_of, task_of
 from services.pb.medmax.v1 import assistant_pb2, common_pb2
 
 
@@ -39,15 +39,19 @@ def images(interaction: assistant_pb2.Interaction) -> Iterator[assistant_pb2.Ima
 def derived(interaction: assistant_pb2.Interaction) -> dict[str, Any]:
     """The columns by which answers are chosen for review, so that choosing reads no body."""
     confidence = interaction.text_confidence
+    drawn = [part.image.confidence for part in interaction.output if part.HasField("image")]
     return {
+        "picture_logprob": min((each.mean_logprob for each in drawn if each.tokens), default=None),
+        "characters": sum(len(part.text) for part in interaction.output),
         "min_logprob": confidence.min_logprob if confidence.tokens else None,
         "mean_entropy": confidence.mean_entropy if confidence.tokens else None,
         "tokens": confidence.tokens,
         "prompt_images": sum(
             part.HasField("image") for message in interaction.prompt for part in message.parts
         ),
-        "output_images": sum(part.HasField("image") for part in interaction.output),
+        "output_images": len(drawn),
         "task": task_of(interaction),
+        "modality": modality_of(interaction),
         "digest": content_digest(interaction),
     }
 

@@ -69,11 +69,15 @@ interactions = Table(
     # The defaults are for programs of before version 0002 that still write during an update.
     Column("min_logprob", Float(53), nullable=True),
     Column("mean_entropy", Float(53), nullable=True),
+    # Of the least likely generated picture; null where there is none.
+    Column("picture_logprob", Float(53), nullable=True),
     Column("tokens", Integer, nullable=False, server_default="0"),
+    Column("characters", Integer, nullable=False, server_default="0"),
     Column("prompt_images", Integer, nullable=False, server_default="0"),
     Column("output_images", Integer, nullable=False, server_default="0"),
-    # One of `services.interactions.tasks.TASKS`, by rule.
+    # By the rules of `services.interactions.tasks`.
     Column("task", String(32), nullable=False, server_default=""),
+    Column("modality", String(32), nullable=False, server_default=""),
     # The same for the same question and answer.
     Column("digest", String(32), nullable=False, server_default=""),
     Column("total_ms", Float(53), nullable=False),

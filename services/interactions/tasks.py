@@ -1,4 +1,4 @@
-"""Which MedMax task an interaction is, by rule: from the pictures in it and the words of the last question."""
+"""Which MedMax task and modality an interaction is, by rule: from the pictures in it and the words of the prompt."""
 
 from __future__ import annotations
 
@@ -44,3 +44,36 @@ def task_of(interaction: assistant_pb2.Interaction) -> str:
     if _CAPTION.search(asked):
         return "captioning"
     return "vqa" if len(turns) == 1 else "visual_chat"
+
+
+# The first that fits, so the narrower ones come first.
+_MODALITIES = [
+    (name, re.compile(rf"\b(?:{words})\b", re.IGNORECASE))
+    for name, words in (
+        ("chest_xray", r"(?:chest|lung|thora\w+)[ -](?:x-?rays?|radiographs?|films?)|cxr"),
+        ("abdominal_ct", r"(?:abdom\w+|liver)[ -](?:ct|computed tomography)|ct (?:scan )?of the abdomen"),
+        (
+            "brain_mri",
+            r"(?:brain|head|cranial)[ -](?:mri?|magnetic resonance)|mri (?:scan )?of the (?:brain|head)",
+        ),
+        ("fundus", r"fundus|fundoscop\w+|retinal (?:photo\w*|images?)"),
+        ("histology", r"histolog\w+|histopatholog\w+|h&e|biopsy slides?"),
+        ("ultrasound", r"ultrasounds?|sonogra\w+|echocardiogra\w+"),
+        ("dermoscopy", r"dermosc\w+|dermatosc\w+"),
+        ("endoscopy", r"endoscop\w+|colonoscop\w+|gastroscop\w+"),
+        ("ct", r"ct|computed tomography"),
+        ("mri", r"mri|magnetic resonance"),
+        ("xray", r"x-?rays?|radiographs?"),
+    )
+]
+
+
+def modality_of(interaction: assistant_pb2.Interaction) -> str:
+    """What the pictures are, as far as the users' own words say so in English; empty where they do not."""
+    asked = " ".join(
+        part.text
+        for message in interaction.prompt
+        if message.role == assistant_pb2.ROLE_USER
+        for part in message.parts
+    )
+    return next((name for name, words in _MODALITIES if words.search(asked)), "")

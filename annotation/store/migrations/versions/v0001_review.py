@@ -89,6 +89,7 @@ def upgrade() -> None:
         sa.Column("task", sa.String(32), nullable=False),
         sa.Column("model_id", sa.String(64), nullable=False),
         sa.Column("risk", sa.Float(53), nullable=False),
+        sa.Column("weight", sa.Float(53), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("since", TIME, nullable=False),
         sa.Column("because", sa.String(16), nullable=False),

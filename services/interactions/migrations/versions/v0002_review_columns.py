@@ -15,10 +15,13 @@ def _columns() -> list[sa.Column]:
     return [
         sa.Column("min_logprob", sa.Float(53), nullable=True),
         sa.Column("mean_entropy", sa.Float(53), nullable=True),
+        sa.Column("picture_logprob", sa.Float(53), nullable=True),
         sa.Column("tokens", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("characters", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("prompt_images", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("output_images", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("task", sa.String(32), nullable=False, server_default=""),
+        sa.Column("modality", sa.String(32), nullable=False, server_default=""),
         sa.Column("digest", sa.String(32), nullable=False, server_default=""),
     ]
 
