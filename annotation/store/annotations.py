@@ -16,7 +16,7 @@ from annotation.store.codec import verdict_from_json, verdict_to_json
 from annotation.store.entries import item_key
 from annotation.store.evidence import Hold, Role, set_hold, settle
 from annotation.store.ledger import CONTROLLER, Change, Ledger
-from annotation.store.schema import annotation_versions, annotations, annotators, items
+from annotation.store.schema import annotation_versions, annotators, expert_annotations, items
 from annotation.store.states import NotAllowed, State
 from services.errors import InvalidInput, NotFound, PayloadTooLarge
 
@@ -92,10 +92,10 @@ class Annotations:
         }
         if old is None:
             new = {"id": annotation.id, "item": row["key"], "created_at": annotation.created_at, **values}
-            change.connection.execute(insert(annotations).values(new))
+            change.connection.execute(insert(expert_annotations).values(new))
         else:
             change.connection.execute(
-                update(annotations).where(annotations.c.id == annotation.id).values(values)
+                update(expert_annotations).where(expert_annotations.c.id == annotation.id).values(values)
             )
         change.connection.execute(
             insert(annotation_versions).values(annotation=annotation.id, version=version, **own)
@@ -125,13 +125,15 @@ class Annotations:
             if old is None or old["deleted_at"] is not None:
                 return False
             change.connection.execute(
-                update(annotations).where(annotations.c.id == annotation_id).values(deleted_at=change.now)
+                update(expert_annotations)
+                .where(expert_annotations.c.id == annotation_id)
+                .values(deleted_at=change.now)
             )
             change.note("annotation", row["key"], {"annotation": annotation_id}, {"deleted": True})
-            others = select(annotations.c.id).where(
-                annotations.c.item == row["key"],
-                annotations.c.annotator == old["annotator"],
-                annotations.c.deleted_at.is_(None),
+            others = select(expert_annotations.c.id).where(
+                expert_annotations.c.item == row["key"],
+                expert_annotations.c.annotator == old["annotator"],
+                expert_annotations.c.deleted_at.is_(None),
             )
             if change.connection.scalar(others.limit(1)) is None:
                 role = Role.ADJUDICATE if old["adjudication"] else Role.REVIEW
@@ -143,9 +145,9 @@ class Annotations:
     def of(self, key: str) -> list[Annotation]:
         """The newest version of every annotation of an item that is not deleted, oldest id first."""
         statement = (
-            _versions(annotation_versions.c.version == annotations.c.version)
-            .where(annotations.c.item == key, annotations.c.deleted_at.is_(None))
-            .order_by(annotations.c.created_at, annotations.c.id)
+            _versions(annotation_versions.c.version == expert_annotations.c.version)
+            .where(expert_annotations.c.item == key, expert_annotations.c.deleted_at.is_(None))
+            .order_by(expert_annotations.c.created_at, expert_annotations.c.id)
         )
         with self.ledger.read() as connection:
             return [_annotation(row) for row in connection.execute(statement).mappings()]
@@ -170,7 +172,9 @@ class Annotations:
     def item_of(self, annotation_id: str) -> str:
         """The key of the item it is about. Raises: NotFound."""
         with self.ledger.read() as connection:
-            found = connection.scalar(select(annotations.c.item).where(annotations.c.id == annotation_id))
+            found = connection.scalar(
+                select(expert_annotations.c.item).where(expert_annotations.c.id == annotation_id)
+            )
         if found is None:
             raise NotFound("no such annotation", field="annotation")
         return str(found)
@@ -187,7 +191,7 @@ def _document(verdict: Verdict) -> dict[str, Any]:
 
 
 def _row(change: Change, annotation_id: str) -> RowMapping | None:
-    statement = select(annotations).where(annotations.c.id == annotation_id)
+    statement = select(expert_annotations).where(expert_annotations.c.id == annotation_id)
     return change.connection.execute(statement).mappings().one_or_none()
 
 
@@ -209,17 +213,17 @@ def _versions(which: ColumnElement[bool]) -> Select[Any]:
     own = annotation_versions.c
     return (
         select(
-            annotations.c.id,
-            annotations.c.annotator,
-            annotations.c.created_at,
-            annotations.c.seconds,
+            expert_annotations.c.id,
+            expert_annotations.c.annotator,
+            expert_annotations.c.created_at,
+            expert_annotations.c.seconds,
             own.updated_at,
             own.verdict,
             items.c.id.label("item_id"),
             items.c.kind,
         )
-        .join(annotation_versions, (own.annotation == annotations.c.id) & which)
-        .join(items, items.c.key == annotations.c.item)
+        .join(annotation_versions, (own.annotation == expert_annotations.c.id) & which)
+        .join(items, items.c.key == expert_annotations.c.item)
         .where(own.verdict.is_not(None))
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Row, case, exists, func, or_, select
 
@@ -107,19 +108,17 @@ class Candidates:
             statement = statement.where(of.created_at >= since)
         while True:
             with self.ledger.read() as connection:
-                rows = connection.execute(statement.where(of.id > after)).all()
+                rows: Sequence[Row[Any]] = connection.execute(statement.where(of.id > after)).all()
                 if not rows:
                     return
-                said = {
-                    row.interaction_id: row
-                    for row in connection.execute(
-                        _FEEDBACK.where(
-                            feedback.c.interaction_id > after, feedback.c.interaction_id <= rows[-1].id
-                        )
+                heard = connection.execute(
+                    _FEEDBACK.where(
+                        feedback.c.interaction_id > after, feedback.c.interaction_id <= rows[-1].id
                     )
-                }
+                )
+                said = {row.interaction_id: (bool(row.flagged), row.rating) for row in heard}
             after = rows[-1].id
-            yield [Candidate(*row, *_said(said.get(row[0]))) for row in rows]
+            yield [_candidate(row, said.get(row[0], _SILENCE)) for row in rows]
 
 
 _WANTS_REVIEW = or_(feedback.c.flag, feedback.c.corrected_text != "")
@@ -128,7 +127,8 @@ _FEEDBACK = select(
     func.max(case((_WANTS_REVIEW, 1), else_=0)).label("flagged"),
     func.min(feedback.c.rating).label("rating"),
 ).group_by(feedback.c.interaction_id)
+_SILENCE: tuple[bool, int | None] = (False, None)
 
 
-def _said(row: Row[tuple[str, int, int | None]] | None) -> tuple[bool, int | None]:
-    return (False, None) if row is None else (bool(row.flagged), row.rating)
+def _candidate(row: Any, said: tuple[bool, int | None]) -> Candidate:
+    return Candidate(*row, *said)

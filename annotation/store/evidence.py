@@ -7,8 +7,9 @@ from enum import StrEnum
 
 from sqlalchemy import RowMapping, func, select
 
+from annotation.core import Reason
 from annotation.store.ledger import Change
-from annotation.store.schema import annotations, reservations
+from annotation.store.schema import expert_annotations, reservations
 from annotation.store.states import State
 
 
@@ -79,9 +80,11 @@ def end_holds(change: Change, row: RowMapping) -> None:
 
 def verdicts(change: Change, key: str) -> tuple[int, bool]:
     """Experts with a verdict on the item, adjudicators aside, and whether an adjudicator gave one."""
-    live = (annotations.c.item == key) & annotations.c.deleted_at.is_(None)
-    experts = select(func.count(annotations.c.annotator.distinct())).where(live, ~annotations.c.adjudication)
-    decided = select(annotations.c.id).where(live, annotations.c.adjudication).limit(1)
+    live = (expert_annotations.c.item == key) & expert_annotations.c.deleted_at.is_(None)
+    experts = select(func.count(expert_annotations.c.annotator.distinct())).where(
+        live, ~expert_annotations.c.adjudication
+    )
+    decided = select(expert_annotations.c.id).where(live, expert_annotations.c.adjudication).limit(1)
     number = change.connection.scalar(experts) or 0
     return number, change.connection.scalar(decided) is not None
 
@@ -94,7 +97,8 @@ def settle(change: Change, key: str, *, changed: bool = True) -> None:
     row = change.lock(key)
     state = State(row["state"])
     experts, decided = verdicts(change, key)
-    enough = decided or experts >= row["wanted"]
+    # A gold item stays with the experts: it measures them, and is never judged.
+    enough = row["reason"] != Reason.GOLD and (decided or experts >= row["wanted"])
     if state is State.PUBLISHED and enough:
         change.move(row, State.COLLECTED)
     elif state is State.COLLECTED and not enough:

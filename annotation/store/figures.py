@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, case, func, select
 
 from annotation.core import Kind, Reason
 from annotation.store.ledger import Ledger
-from annotation.store.schema import annotations, annotators, events, items, judgements, reservations
+from annotation.store.schema import annotators, events, expert_annotations, items, judgements, reservations
 from annotation.store.states import State
 
 # What somebody or something has still to be done with.
@@ -93,7 +93,7 @@ class Figures:
         begin = self._midnight(dates[0])
         columns = {
             "routed": items.c.created_at,
-            "annotations": annotations.c.recorded_at,
+            "annotations": expert_annotations.c.recorded_at,
             "judged": judgements.c.made_at,
         }
         counted: dict[str, dict[date, int]] = {}
@@ -107,17 +107,17 @@ class Figures:
     def workloads(self) -> dict[str, Workload]:
         """Of every annotator who ever held or did something, by id."""
         begin = self._midnight(None)
-        live = annotations.c.deleted_at.is_(None)
-        today = func.sum(case((annotations.c.recorded_at >= begin, 1), else_=0))
+        live = expert_annotations.c.deleted_at.is_(None)
+        today = func.sum(case((expert_annotations.c.recorded_at >= begin, 1), else_=0))
         done = (
             select(
-                annotations.c.annotator,
+                expert_annotations.c.annotator,
                 func.count().label("done"),
                 today.label("today"),
-                func.sum(annotations.c.seconds).label("seconds"),
+                func.sum(expert_annotations.c.seconds).label("seconds"),
             )
             .where(live)
-            .group_by(annotations.c.annotator)
+            .group_by(expert_annotations.c.annotator)
         )
         held = (
             select(reservations.c.annotator, func.count())

@@ -102,7 +102,7 @@ class Items:
             row = _new_row(change, item.id, {**vars(item), "wanted": wanted})
             added = change.connection.scalar(
                 change.upsert(items)
-                .values(row, state=State.CLEANED)
+                .values({**row, "state": State.CLEANED})
                 .on_conflict_do_nothing()
                 .returning(items.c.key)
             )

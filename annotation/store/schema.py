@@ -1,8 +1,6 @@
 """The tables of the review loop, in the database of the interactions. Times are UTC; `migrations/` must arrive
 at exactly this (a test compares them)."""
 
-from __future__ import annotations
-
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -21,7 +19,7 @@ from sqlalchemy import (
 from services.interactions.schema import UtcDateTime, interactions
 from services.interactions.schema import metadata as interactions_metadata
 
-metadata = MetaData(naming_convention=dict(interactions_metadata.naming_convention))
+metadata = MetaData(naming_convention=interactions_metadata.naming_convention)
 
 # Never deleted, so that an interaction is sent once and the audit's items can be looked up; what an item says
 # is in `contents`, `annotations` and `judgements`, and goes when it is withdrawn.
@@ -129,7 +127,7 @@ annotators = Table(
     Column("created_at", UtcDateTime, nullable=False),
 )
 
-annotations = Table(
+expert_annotations = Table(
     "review_annotations",
     metadata,
     Column("id", String(64), primary_key=True),  # `project:annotation`
@@ -151,7 +149,7 @@ annotations = Table(
 annotation_versions = Table(
     "review_annotation_versions",
     metadata,
-    Column("annotation", ForeignKey(annotations.c.id), primary_key=True),
+    Column("annotation", ForeignKey(expert_annotations.c.id), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),

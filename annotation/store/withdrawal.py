@@ -8,8 +8,8 @@ from annotation.store.evidence import end_holds
 from annotation.store.ledger import Change
 from annotation.store.schema import (
     annotation_versions,
-    annotations,
     contents,
+    expert_annotations,
     gold,
     judgements,
 )
@@ -26,10 +26,12 @@ def withdraw(change: Change, key: str, because: Because) -> bool:
     # Their links to pictures go with them.
     connection.execute(delete(contents).where(contents.c.item == key))
     connection.execute(delete(gold).where(gold.c.item == key))
-    own = select(annotations.c.id).where(annotations.c.item == key)
+    own = select(expert_annotations.c.id).where(expert_annotations.c.item == key)
     connection.execute(
         update(annotation_versions).where(annotation_versions.c.annotation.in_(own)).values(verdict=None)
     )
-    connection.execute(update(annotations).where(annotations.c.item == key).values(verdict=None))
+    connection.execute(
+        update(expert_annotations).where(expert_annotations.c.item == key).values(verdict=None)
+    )
     connection.execute(update(judgements).where(judgements.c.item == key).values(verdict=None))
     return True
