@@ -131,4 +131,5 @@ _SILENCE: tuple[bool, int | None] = (False, None)
 
 
 def _candidate(row: Any, said: tuple[bool, int | None]) -> Candidate:
-    return Candidate(*row, *said)
+    flagged, rating = said
+    return Candidate(*row, flagged=flagged, rating=rating)
