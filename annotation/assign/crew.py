@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
+from annotation.store.audit import Plain
 from annotation.store.ledger import CONTROLLER, Ledger
 from annotation.store.schema import annotators
 from services.errors import InvalidInput, NotFound
@@ -57,13 +58,15 @@ class Crew:
         """Add an expert, or change one that is there."""
         values = {**vars(annotator), "specialities": sorted(set(annotator.specialities))}
         with self.ledger.change(who) as change:
+            known = select(annotators).where(annotators.c.id == annotator.id).with_for_update(key_share=True)
+            row = change.connection.execute(known).one_or_none()
             change.connection.execute(
                 change.upsert(annotators)
                 .values(**values, created_at=change.now)
                 .on_conflict_do_update(index_elements=["id"], set_=values)
             )
-            after = {name: value for name, value in values.items() if isinstance(value, bool | int)}
-            change.note("annotator", annotator.id, {}, {**after, "specialities": len(annotator.specialities)})
+            before = {} if row is None else _plain(as_annotator(row))
+            change.note("annotator", annotator.id, before, _plain(annotator))
 
     def get(self, id: str) -> Annotator:
         """Raises: NotFound."""
@@ -79,6 +82,17 @@ class Crew:
             return [
                 as_annotator(row) for row in connection.execute(select(annotators).order_by(annotators.c.id))
             ]
+
+
+def _plain(annotator: Annotator) -> dict[str, Plain]:
+    names = "+".join(sorted(set(annotator.specialities)))
+    return {
+        "specialities": names if len(names) <= 128 else len(annotator.specialities),
+        "adjudicator": annotator.adjudicator,
+        "active": annotator.active,
+        "max_open": annotator.max_open,
+        "max_daily": annotator.max_daily,
+    }
 
 
 def as_annotator(row: Row[Any]) -> Annotator:

@@ -140,8 +140,8 @@ class Desk:
                 found = connection.execute(due.order_by(own.item, own.annotator).limit(_EXPIRE_BATCH)).all()
             if not found:
                 return expired
-            with self._ledger.change() as change:
-                for key, annotator_id in found:
+            for key, annotator_id in found:
+                with self._ledger.change() as change:
                     row = change.lock(key)
                     held = hold_of(change, key, annotator_id)
                     if held is not None and held["state"] == Hold.HELD and held["until"] <= change.now:

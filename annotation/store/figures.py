@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, case, func, literal_column, select
 
 from annotation.core import Kind, Reason
 from annotation.store.ledger import Ledger
@@ -152,7 +152,8 @@ class Figures:
 
     def _day(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         postgres = self.ledger.engine.dialect.name == "postgresql"
-        return func.date(func.timezone("UTC", column)) if postgres else func.date(column)
+        # A literal: as a parameter it would make the grouped expression another one than the selected.
+        return func.date(func.timezone(literal_column("'UTC'"), column)) if postgres else func.date(column)
 
 
 def _as_date(value: date | str) -> date:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, delete, select
 
 from annotation.core import Reason
 from annotation.store.ledger import CONTROLLER, Ledger
-from annotation.store.schema import items
+from annotation.store.schema import events, items
 from annotation.store.states import Because, State
 from annotation.store.versions import Versions
 from annotation.store.withdrawal import withdraw
+from services.interactions.database import transaction
 from services.interactions.schema import interactions
 from services.interactions.shelf import GRACE, Shelf
 
 _BATCH = 200
+EVENTS_KEPT = timedelta(days=30)
+"""After they were processed."""
 
 
 @dataclass
@@ -56,6 +59,8 @@ class Retention:
                 for key in keys:
                     with self.ledger.change(who) as change:
                         swept.withdrawn += withdraw(change, key, because)
+        with transaction(self.ledger.engine) as connection:
+            connection.execute(delete(events).where(events.c.processed_at < now - EVENTS_KEPT))
         swept.pictures, swept.picture_bytes = self.shelf.clear(now)
         swept.unfinished_files = self.shelf.files.sweep(now - GRACE)
         return swept

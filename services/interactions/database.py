@@ -32,6 +32,8 @@ _NETWORK_S = 15.0
 # Any number, the same in every process: whoever holds it may migrate.
 _MIGRATION_LOCK = 0x6D65646D6178
 _FIELD = "MEDMAX_DATABASE_URL"
+# PostgreSQL's serialization_failure and deadlock_detected: nothing was done, and trying again is safe.
+_REPEAT = frozenset({"40001", "40P01"})
 
 
 def private_folder(path: Path) -> Path:
@@ -131,6 +133,9 @@ def guarded() -> Iterator[None]:
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
         if lost or isinstance(error, OperationalError | InterfaceError | PoolTimeout):
             log.error("database out of reach: %s", type(cause).__name__)
+            raise _unreachable() from None
+        if _sqlstate(cause) in _REPEAT:
+            log.error("transaction given up: %s", _sqlstate(cause))
             raise _unreachable() from None
         reference = internal_error()
         log.error("%s: database fault %s: %s", reference.message, type(cause).__name__, _sqlstate(cause))
