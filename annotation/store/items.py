@@ -153,7 +153,7 @@ class Items:
         An item that was withdrawn meanwhile keeps the numbers too, so that `withdrawn_tasks` names the task.
 
         Raises:
-            NotAllowed: it is published as another task, or not cleaned yet.
+            NotAllowed: it is published as another task, the task is another item's, or it is not cleaned yet.
         """
         with self.ledger.change(who) as change:
             row = change.lock(key)
@@ -163,6 +163,9 @@ class Items:
                 if (row["ls_project"], row["ls_task"]) != (project, task):
                     raise NotAllowed("the item is published as another task", field="task")
                 return state
+            other = select(items.c.key).where(items.c.ls_project == project, items.c.ls_task == task)
+            if change.connection.scalar(other) is not None:
+                raise NotAllowed("this task is another item's", field="task")
             if state is State.WITHDRAWN:
                 change.set(row, **numbers)
                 return state

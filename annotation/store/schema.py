@@ -56,7 +56,7 @@ items = Table(
     Index(None, "state", "since", "key"),
     Index(None, "state", "speciality", "rank", "created_at"),
     Index(None, "created_at"),
-    Index(None, "ls_project", "ls_task"),
+    Index(None, "ls_project", "ls_task", unique=True),
     Index(None, "digest"),
 )
 

@@ -71,7 +71,8 @@ class AssignmentBehaviour:
         (key,) = publish(store, wanted=2)
         first = desk.next_item("1")
         assert first is not None
-        assert (first.item, first.project, first.task, first.adjudication) == (key, 1, 1_000, False)
+        assert (first.item, first.project, first.adjudication) == (key, 1, False)
+        assert first.task == store.items.get(key).ls_task
         assert desk.next_item("1") is None
         assert held(desk.next_item("2")) == key
         assert desk.next_item("3") is None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,10 +22,11 @@ from annotation.store import REVIEW, Because, Event, NotAllowed, Recorded, Revie
 from annotation.store import schema as tables
 from annotation.store.figures import Throughput
 from annotation.store.progress import Calibration
-from services.config import Settings
+from services.config import ROOT, Settings
 from services.errors import ConfigurationError, InvalidInput, NotFound, PayloadTooLarge
 from services.interactions.database import current_revision, migrate, newest_revision, transaction
 from services.interactions.schema import interactions
+from tests.unit.review.controller import STEPS
 from tests.unit.review.samples import (
     ACCEPT,
     EDIT,
@@ -48,6 +53,16 @@ def everything(store: ReviewStore) -> str:
     """Every value in the review loop's tables."""
     with transaction(store.engine, write=False) as connection:
         return repr([connection.execute(select(table)).all() for table in tables.metadata.sorted_tables])
+
+
+def controller(settings: Settings) -> subprocess.Popen[str]:
+    given = json.dumps({"data_dir": str(settings.data_dir), "database_url": settings.database_url})
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.unit.review.controller", given],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def judged(store: ReviewStore, clock: Clock, **fields: object) -> str:
@@ -185,6 +200,10 @@ class ReviewBehaviour:
         store.items.publish(key, 1, 5)
         with pytest.raises(NotAllowed, match="another task"):
             store.items.publish(key, 1, 6)
+        (other,) = store.items.route([routed(each) for each in answered(store)])
+        store.items.clean(other, item(id_of(other)), REPORT)
+        with pytest.raises(NotAllowed, match="another item"):
+            store.items.publish(other, 1, 5)
         with pytest.raises(NotAllowed):
             store.items.hold(key, REPORT)
         with pytest.raises(NotFound):
@@ -297,15 +316,11 @@ class ReviewBehaviour:
     def test_senseless_annotations_are_refused(
         self, store: ReviewStore, clock: Clock, wrong: dict[str, str], error: type[Exception]
     ) -> None:
-        from dataclasses import replace
-
         (key,) = publish(store)
         with pytest.raises(error):
             store.annotations.record(replace(annotation(id_of(key), "7", clock()), **wrong))  # type: ignore[arg-type]
 
     def test_a_verdict_of_too_many_bytes_is_refused(self, store: ReviewStore, clock: Clock) -> None:
-        from dataclasses import replace
-
         (key,) = publish(store)
         mask = replace(EDIT.regions[0], mask=bytes(13 * 2**20))
         with pytest.raises(PayloadTooLarge):
@@ -402,7 +417,10 @@ class ReviewBehaviour:
     ) -> None:
         done = judged(store, clock)
         (open_,) = publish(store)
-        assert store.items.by_task(1, 1_000) is not None
+        task = store.items.get(open_).ls_task
+        assert task is not None
+        assert store.items.by_task(1, task) == store.items.get(open_)
+        assert store.items.by_task(2, task) is None
         assert store.items.task_gone(open_) is State.WITHDRAWN
         assert store.items.get(open_).because == Because.DELETED
         assert store.items.task_gone(done) is State.JUDGED
@@ -572,6 +590,28 @@ class ReviewBehaviour:
             list(threads.map(annotate, ("5", "6", "7", "8")))
         assert {state(store, key) for key in keys} == {State.COLLECTED}
         assert [store.items.get(key).taken for key in keys] == [4] * 6
+        assert store.audit.verify().broken_at is None
+
+    @pytest.mark.parametrize("after", [7, 22])
+    def test_a_killed_controller_leaves_what_it_said_and_the_next_one_goes_on(
+        self, store: ReviewStore, settings: Settings, after: int
+    ) -> None:
+        keys = sorted(f"chat:{each}" for each in answered(store, 6))
+        killed = controller(settings)
+        assert killed.stdout is not None
+        lines = [killed.stdout.readline() for _ in range(after)]
+        killed.kill()
+        lines += killed.communicate()[0].splitlines()
+        for key, reached in (line.split() for line in lines):
+            assert STEPS.index(state(store, key)) >= STEPS.index(State(reached))
+        assert store.audit.verify().broken_at is None
+        assert controller(settings).wait(timeout=120) == 0
+        assert {key: state(store, key) for key in keys} == dict.fromkeys(keys, State.BUILT)
+        assert all(len(versions) == 1 for versions in store.versions.containing(keys).values())
+        assert all(len(store.annotations.of(key)) == 1 for key in keys)
+        for key in keys:
+            moves = [each.after["state"] for each in store.audit.of(key) if each.what == "move"]
+            assert moves == [each.value for each in STEPS[1:]]
         assert store.audit.verify().broken_at is None
 
     def test_migrations_arrive_at_the_tables_of_the_program(self, store: ReviewStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +28,7 @@ from services.interactions.records import Record, as_timestamp
 from services.interactions.schema import feedback, interactions
 from tests.unit.interactions.samples import interaction
 
+_tasks = itertools.count(1_000)
 FILM = b"a chest film without a name"
 REPORT = {"removed": {"name": 1}}
 
@@ -125,11 +127,11 @@ def judgement(store: ReviewStore, key: str, verdict: Verdict = EDIT) -> Judgemen
 
 
 def publish(store: ReviewStore, count: int = 1, **fields: object) -> list[str]:
-    """Interactions answered, routed, cleaned and published; the items' keys in the order of their tasks."""
+    """Interactions answered, routed, cleaned and published in project 1; the items' keys in the order of their tasks."""
     keys = store.items.route([routed(each, **fields) for each in answered(store, count)])
-    for number, key in enumerate(sorted(keys)):
+    for key in sorted(keys):
         store.items.clean(key, item(key.partition(":")[2], Kind(key.partition(":")[0])), REPORT)
-        store.items.publish(key, 1, 1_000 + number)
+        store.items.publish(key, 1, next(_tasks))
     return sorted(keys)
 
 

@@ -114,7 +114,9 @@ def upgrade() -> None:
     op.create_index("ix_review_items_created_at", "review_items", ["created_at"])
     op.create_index("ix_review_items_digest", "review_items", ["digest"])
     op.create_index("ix_review_items_interaction_id", "review_items", ["interaction_id"])
-    op.create_index("ix_review_items_ls_project_ls_task", "review_items", ["ls_project", "ls_task"])
+    op.create_index(
+        "ix_review_items_ls_project_ls_task", "review_items", ["ls_project", "ls_task"], unique=True
+    )
     op.create_index("ix_review_items_state_kind", "review_items", ["state", "kind"])
     op.create_index("ix_review_items_state_since_key", "review_items", ["state", "since", "key"])
     op.create_index(
