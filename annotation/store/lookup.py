@@ -82,6 +82,15 @@ class Lookup:
             rows = connection.execute(statement.order_by(items.c.since, items.c.key).limit(limit)).mappings()
             return [Entry.of(row) for row in rows]
 
+    def gold_page(self, after: Entry | None = None, limit: int = 100) -> list[Entry]:
+        """Gold items in whatever state, in the order of their keys."""
+        statement = select(items).join(gold, gold.c.item == items.c.key)
+        if after is not None:
+            statement = statement.where(items.c.key > after.key)
+        with self.ledger.read() as connection:
+            rows = connection.execute(statement.order_by(items.c.key).limit(limit)).mappings()
+            return [Entry.of(row) for row in rows]
+
     def by_task(self, project: int, task: int) -> Entry | None:
         """The item that a task of Label Studio is."""
         statement = select(items).where(items.c.ls_project == project, items.c.ls_task == task)

@@ -348,6 +348,9 @@ class ReviewBehaviour:
         (other,) = publish(store)
         with pytest.raises(NotFound):
             store.items.gold_verdict(other)
+        (entry,) = store.items.gold_page()
+        assert (entry.key, entry.gold) == (key, True)
+        assert store.items.gold_page(entry) == []
         assert not list(store.candidates.pages())
 
     # Withdrawal and retention
