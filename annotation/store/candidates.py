@@ -131,5 +131,5 @@ _SILENCE: tuple[bool, int | None] = (False, None)
 
 
 def _candidate(row: Any, said: tuple[bool, int | None]) -> Candidate:
-    flagged, rating = said
-    return Candidate(*row, flagged=flagged, rating=rating)
+    values: list[Any] = [*row, *said]
+    return Candidate(*values)
