@@ -39,7 +39,7 @@ T = TypeVar("T")
 # One interaction as a template; the rest differ in id, figures and digest.
 _MANY = """
 INSERT INTO interactions ({columns})
-SELECT {values} FROM interactions, generate_series(1, :count) AS n WHERE id = :template
+SELECT {values} FROM interactions, generate_series(CAST(:first AS int), :last) AS n WHERE id = :template
 """
 _FLAGS = """
 INSERT INTO feedback (id, interaction_id, created_at, caller, rating, flag, comment, corrected_text)
@@ -90,7 +90,9 @@ def fill(store: ReviewStore, count: int) -> None:
     many = _MANY.format(columns=", ".join(columns), values=", ".join(own.get(name, name) for name in columns))
     with transaction(store.engine) as connection:
         connection.execute(interactions.insert(), row)
-        connection.execute(text(many), {"count": count, "template": row["id"]})
+        for first in range(1, count + 1, 5_000):
+            last = min(first + 4_999, count)
+            connection.execute(text(many), {"first": first, "last": last, "template": row["id"]})
         connection.execute(interactions.delete().where(interactions.c.id == row["id"]))
         connection.execute(text(_FLAGS))
     analyze(store)
@@ -98,8 +100,8 @@ def fill(store: ReviewStore, count: int) -> None:
 
 def analyze(store: ReviewStore) -> None:
     """What autovacuum does within minutes."""
-    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE"))
+    with transaction(store.engine) as connection:
+        connection.execute(text("ANALYZE"))
 
 
 def timed(do: Callable[[], T]) -> tuple[float, T]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation.core import Decision, Item, Kind, Picture, Reason, Region, Severity, Turn, Verdict
@@ -57,6 +57,7 @@ verdicts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(items)
 def test_items_come_back_from_json_without_a_gold_verdict(item: Item) -> None:
     document = json.loads(json.dumps(item_to_json(replace(item, gold=Verdict(comment="the right answer")))))
@@ -65,6 +66,7 @@ def test_items_come_back_from_json_without_a_gold_verdict(item: Item) -> None:
     assert read == item
 
 
+@settings(deadline=None)
 @given(verdicts)
 def test_verdicts_come_back_from_json_exactly(verdict: Verdict) -> None:
     assert verdict_from_json(json.loads(json.dumps(verdict_to_json(verdict)))) == verdict
@@ -141,6 +143,7 @@ def test_every_state_is_reached_and_only_withdrawal_is_final() -> None:
         check_move(State.WITHDRAWN, State.ROUTED)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=200))
 def test_the_audit_takes_single_ascii_words_alone(text: str) -> None:
     from datetime import UTC, datetime
