@@ -8,6 +8,8 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,14 @@ from services.errors import ConfigurationError, MedMaxError, Unavailable, intern
 log = logging.getLogger(__name__)
 
 THREADS = 4
+_TIMESTAMPTZ = 1184  # PostgreSQL's number of the type
 _BUSY_S = 30.0
 _NETWORK_S = 15.0
 # Any number, the same in every process: whoever holds it may migrate.
 _MIGRATION_LOCK = 0x6D65646D6178
 _FIELD = "MEDMAX_DATABASE_URL"
+# PostgreSQL's serialization_failure and deadlock_detected: nothing was done, and trying again is safe.
+_REPEAT = frozenset({"40001", "40P01"})
 
 
 def private_folder(path: Path) -> Path:
@@ -64,15 +69,7 @@ def database_url(settings: Settings) -> URL:
 def connect(url: URL) -> Engine:
     """An engine whose errors and logs never hold parameters, for patients' words are among them."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(
-            url,
-            hide_parameters=True,
-            pool_size=THREADS,
-            max_overflow=0,
-            pool_pre_ping=True,
-            pool_timeout=_NETWORK_S,
-            connect_args={"timeout": _NETWORK_S},
-        )
+        return _connect_postgres(url)
     path = Path(str(url.database))
     private_folder(path.parent)
     # SQLite gives its journal the mode of the database, so the database must be private from the start.
@@ -104,6 +101,25 @@ def connect(url: URL) -> Engine:
     return engine
 
 
+def _connect_postgres(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=THREADS,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=_NETWORK_S,
+        connect_args={"timeout": _NETWORK_S},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        # The driver's own reader of times (strptime) takes longer than the rest of a row.
+        connection.register_in_adapter(_TIMESTAMPTZ, datetime.fromisoformat)
+
+    return engine
+
+
 @contextmanager
 def transaction(engine: Engine, *, write: bool = True) -> Iterator[Connection]:
     """A connection in a transaction: committed at the end, rolled back on an error.
@@ -131,6 +147,9 @@ def guarded() -> Iterator[None]:
         if lost or isinstance(error, OperationalError | InterfaceError | PoolTimeout):
             log.error("database out of reach: %s", type(cause).__name__)
             raise _unreachable() from None
+        if _sqlstate(cause) in _REPEAT:
+            log.error("transaction given up: %s", _sqlstate(cause))
+            raise _unreachable() from None
         reference = internal_error()
         log.error("%s: database fault %s: %s", reference.message, type(cause).__name__, _sqlstate(cause))
         raise reference from None
@@ -150,25 +169,42 @@ def _sqlstate(cause: BaseException) -> str:
     return getattr(cause, "sqlite_errorname", "")
 
 
-def alembic_config() -> Config:
-    """Alembic's configuration, for the migrations inside this package."""
-    config = Config()
-    config.set_main_option("script_location", "services.interactions:migrations")
-    return config
+@dataclass(frozen=True)
+class History:
+    """The versions of one package's tables; several histories share a database.
+
+    Attributes:
+        scripts: where Alembic's versions lie, as `package:folder`.
+        table: where the database keeps the version in force.
+    """
+
+    scripts: str
+    table: str
+
+    def config(self) -> Config:
+        """Alembic's configuration."""
+        config = Config()
+        config.set_main_option("script_location", self.scripts)
+        config.attributes["version_table"] = self.table
+        return config
 
 
-def newest_revision() -> str:
+INTERACTIONS = History("services.interactions:migrations", "alembic_version")
+
+
+def newest_revision(history: History = INTERACTIONS) -> str:
     """The schema version that this program writes."""
-    return str(ScriptDirectory.from_config(alembic_config()).get_current_head())
+    return str(ScriptDirectory.from_config(history.config()).get_current_head())
 
 
-def current_revision(engine: Engine) -> str | None:
+def current_revision(engine: Engine, history: History = INTERACTIONS) -> str | None:
     """The database's schema version; None where there is no schema yet."""
     with transaction(engine, write=False) as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        options = {"version_table": history.table}
+        return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, history: History = INTERACTIONS, revision: str = "head") -> None:
     """Bring the schema to the newest version. Safe when several processes do it at once: one does, the rest wait.
 
     Raises:
@@ -178,10 +214,10 @@ def migrate(engine: Engine) -> None:
     with _file_lock(engine.url), transaction(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        config = alembic_config()
+        config = history.config()
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
         except CommandError:
             raise ConfigurationError(
                 "the database was written by a newer version of this program; upgrade it", field=_FIELD
