@@ -101,7 +101,7 @@ def _values(units: Sequence[Sequence[Any]], level: Level) -> list[Any]:
             raise ValueError(f"{level} values must be finite numbers")
         if level is Level.RATIO and value < 0:
             raise ValueError("ratio values must not be negative")
-    return sorted(found)  # type: ignore[type-var]
+    return sorted(found)
 
 
 def _alpha(coincidences: Array, scale: Array, level: Level) -> float | None:

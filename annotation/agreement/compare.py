@@ -38,7 +38,10 @@ class Comparison:
 def check(kind: Kind, verdict: Verdict, alternatives: int = 0) -> None:
     """Raises InvalidInput: the verdict does not say what its kind asks; the message names the field."""
     if kind is Kind.PREFERENCE:
-        if sorted(verdict.ranking) != list(range(alternatives or len(verdict.ranking))) or not verdict.ranking:
+        if (
+            sorted(verdict.ranking) != list(range(alternatives or len(verdict.ranking)))
+            or not verdict.ranking
+        ):
             raise InvalidInput("must name every alternative once", field="ranking")
         return
     if verdict.decision is None:
@@ -65,9 +68,7 @@ def compare(kind: Kind, first: Verdict, second: Verdict) -> Comparison:
 
 def pairwise(kind: Kind, verdicts: Sequence[Verdict]) -> float | None:
     """Share of pairs that agree; None with fewer than two verdicts."""
-    pairs = [
-        compare(kind, a, b).agree for index, a in enumerate(verdicts) for b in verdicts[index + 1 :]
-    ]
+    pairs = [compare(kind, a, b).agree for index, a in enumerate(verdicts) for b in verdicts[index + 1 :]]
     return sum(pairs) / len(pairs) if pairs else None
 
 

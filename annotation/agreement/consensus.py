@@ -50,7 +50,9 @@ def consensus(votes: Sequence[Vote], *, rounds: int = 100, tolerance: float = 1e
     size: dict[str, int] = {}
     for vote in votes:
         size[vote.item] = size.get(vote.item, 0) + 1
-    kept = sorted((vote for vote in votes if size[vote.item] > 1), key=lambda vote: (vote.item, vote.annotator))
+    kept = sorted(
+        (vote for vote in votes if size[vote.item] > 1), key=lambda vote: (vote.item, vote.annotator)
+    )
     if not kept:
         return {}
     _, item = np.unique([vote.item for vote in kept], return_inverse=True)

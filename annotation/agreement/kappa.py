@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -39,11 +40,11 @@ def cohen_kappa(
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} values; both raters judge the same items")
     if categories is None:
-        found = set(first) | set(second)
+        found: set[Any] = set(first) | set(second)
         numbers = all(isinstance(value, int | float) for value in found)
         if weights is not Weights.NONE and not numbers:
             raise ValueError("categories: their order is needed for weights")
-        categories = sorted(found, key=None if numbers else repr)  # type: ignore[arg-type]
+        categories = sorted(found, key=None if numbers else repr)
     index = {value: place for place, value in enumerate(categories)}
     if unknown := (set(first) | set(second)) - index.keys():
         raise ValueError(f"{len(unknown)} values are none of the {len(index)} categories")
