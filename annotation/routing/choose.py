@@ -65,8 +65,7 @@ class _Run:
         placed = self.fates.values()
         sent = [one for one in placed if one.reason is not None]
         sent.sort(key=lambda one: (self.order(one.candidate.id), one.candidate.id, one.candidate.kind))
-        withheld = [one for one in placed if one.reason is None]
-        withheld.sort(key=lambda one: (one.candidate.id, one.candidate.kind))
+        withheld = [self.fates[key] for key in sorted(self.fates) if self.fates[key].reason is None]
         return Plan(
             self.policy, self.now, tuple(sent), tuple(withheld), frozenset(self.thinned), self.uncovered
         )
@@ -222,12 +221,12 @@ class _Run:
         return of is not None
 
     def _send(self, one: Candidate, reason: Reason) -> None:
-        self.fates[one.id, one.kind] = Placement(one, reason, None, draw=self.draws.get(one.id, 1.0))
+        self.fates[one.id, one.kind] = Placement(one, reason, None, "", 0.0, self.draws.get(one.id, 1.0))
         if one.digest and not one.gold:
             self.digests[one.kind, one.digest] = one.id
 
     def _withhold(self, one: Candidate, why: Why) -> None:
-        self.fates[one.id, one.kind] = Placement(one, None, why, draw=self.draws.get(one.id, 1.0))
+        self.fates[one.id, one.kind] = Placement(one, None, why, "", 0.0, self.draws.get(one.id, 1.0))
 
     def _by_draw(self, one: Candidate) -> tuple[float, str, Kind]:
         return self.draws[one.id], one.id, one.kind

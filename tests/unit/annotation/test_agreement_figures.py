@@ -90,9 +90,7 @@ def test_alphas_interval_covers_the_truth_and_narrows_with_more_units():
 
     def raters(count):
         truth = rng.integers(0, 3, count)
-        return [
-            [int(t) if rng.random() < 0.8 else int(rng.integers(0, 3)) for _ in range(3)] for t in truth
-        ]
+        return [[int(t) if rng.random() < 0.8 else int(rng.integers(0, 3)) for _ in range(3)] for t in truth]
 
     true = krippendorff_alpha(raters(20_000), resamples=0).value
     found = [krippendorff_alpha(raters(60), resamples=200, seed=trial) for trial in range(60)]
@@ -123,12 +121,11 @@ def test_alpha_refuses_values_that_its_level_does_not_allow(level, units):
 
 
 def test_kappa_is_the_published_one():
-    # J. L. Fleiss, J. Cohen, B. S. Everitt, Psychol. Bull. 72 (1969): 200 diagnoses by two clinicians, in
-    # percent; weighted with their disagreement weights there, plain kappa here is 0.492.
-    table = [[53, 5, 2], [11, 14, 5], [1, 6, 3]]
+    # J. Cohen, Psychol. Bull. 70 (1968) 213-220, table 1: 200 cases by two clinicians.
+    table = [[88, 14, 18], [10, 40, 10], [2, 6, 12]]
     first = [i for i, row in enumerate(table) for count in row for _ in range(count)]
     second = [j for row in table for j, count in enumerate(row) for _ in range(count)]
-    assert cohen_kappa(first, second) == pytest.approx(0.429, abs=0.0005)
+    assert cohen_kappa(first, second) == pytest.approx(0.492, abs=0.0005)
 
 
 def naive_kappa(a, b, power):

@@ -1,0 +1,42 @@
+"""Candidates for the tests of routing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from annotation.core import Kind
+from annotation.routing.plan import Candidate
+
+NOW = datetime(2026, 3, 5, 15, 0, tzinfo=UTC)
+KEY = b"a key of the tests, 32 bytes long"[:32]
+
+
+def candidate(id: str, kind: Kind = Kind.CHAT, **fields: Any) -> Candidate:
+    return Candidate(id, kind, **{"created_at": NOW - timedelta(hours=1), "consent": True, **fields})
+
+
+def crowd(count: int, seed: int = 0, **fields: Any) -> list[Candidate]:
+    """Of mixed kinds, specialities, strata and risks, all eligible; `fields` hold for each."""
+    rng = np.random.default_rng(seed)
+    kinds = (Kind.CHAT, Kind.REPORT, Kind.PICTURE)
+    specialities = ("radiology", "pathology", "general")
+    modalities = ("chest_xray", "fundus", "histology", "ct")
+    tasks = ("vqa", "captioning", "visual_chat")
+    made = []
+    for index in range(count):
+        a, b, c, d, e = rng.integers(0, (3, 3, 4, 3, 5))
+        values = {
+            "speciality": specialities[b],
+            "modality": modalities[c],
+            "task": tasks[d],
+            "caller": f"caller-{e}",
+            "digest": f"{seed}/{index}",
+            "risk": float(rng.random()),
+            "score": float(rng.random()),
+            "flagged": bool(rng.random() < 0.05),
+        }
+        made.append(candidate(f"{seed}-{index:06d}", kinds[a], **{**values, **fields}))
+    return made
