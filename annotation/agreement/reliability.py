@@ -19,9 +19,9 @@ from annotation.agreement.compare import compare
 from annotation.agreement.consensus import PRIOR, Peers, Vote, consensus
 from annotation.core import Annotation, Item, Kind
 
-FLOOR = 0.7  # accuracy on gold below which a verdict is not worth an expert's time
-SURE = 0.98
-MIN_GOLD = 6
+FLOOR = 0.75  # accuracy on gold below which a verdict is not worth an expert's time
+SURE = 0.95
+MIN_GOLD = 5
 OTHER_KINDS = 5.0
 PEERS = 5.0
 _WEIGHT_LIMITS = (0.05, 3.0)  # ln odds of 0.51 and of 0.95

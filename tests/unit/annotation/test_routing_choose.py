@@ -284,9 +284,8 @@ def test_no_gold_is_sent_where_nothing_else_is():
 
 
 def test_the_order_of_sending_tells_nothing_of_the_reason():
-    plan = route(
-        [*crowd(3000), *(candidate(f"g{i}", gold=True) for i in range(60))], per_day=600, random_share=0.1
-    )
+    gold = crowd(300, seed=9, gold=True, flagged=False)
+    plan = route([*crowd(3000), *gold], per_day=600, random_share=0.1)
     for reason in Reason:
         places = [i for i, one in enumerate(plan.sent) if one.reason is reason]
         assert len(places) > 5
