@@ -25,18 +25,19 @@ def crowd(count: int, seed: int = 0, **fields: Any) -> list[Candidate]:
     specialities = ("radiology", "pathology", "general")
     modalities = ("chest_xray", "fundus", "histology", "ct")
     tasks = ("vqa", "captioning", "visual_chat")
+    choices = rng.integers(0, (3, 3, 4, 3, 5), (count, 5)).tolist()
+    figures = rng.random((count, 3)).tolist()
     made = []
-    for index in range(count):
-        a, b, c, d, e = rng.integers(0, (3, 3, 4, 3, 5))
+    for index, ((a, b, c, d, e), (risk, score, flag)) in enumerate(zip(choices, figures, strict=True)):
         values = {
             "speciality": specialities[b],
             "modality": modalities[c],
             "task": tasks[d],
             "caller": f"caller-{e}",
             "digest": f"{seed}/{index}",
-            "risk": float(rng.random()),
-            "score": float(rng.random()),
-            "flagged": bool(rng.random() < 0.05),
+            "risk": risk,
+            "score": score,
+            "flagged": flag < 0.05,
         }
         made.append(candidate(f"{seed}-{index:06d}", kinds[a], **{**values, **fields}))
     return made

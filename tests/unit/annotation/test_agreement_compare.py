@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation.agreement.compare import check, compare, pairwise
@@ -60,6 +60,7 @@ verdicts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(verdicts, verdicts, st.sampled_from(Kind))
 def test_agreeing_is_mutual_and_everybody_agrees_with_himself(first, second, kind):
     assert compare(kind, first, first).agree

@@ -185,7 +185,7 @@ def test_merged_verdicts_keep_the_worst_harm_the_middle_rating_and_the_heaviest_
         by("b", realism=3),
         by("c", realism=3, error="artefact", regions=(replace(wrong, x=0.11),)),
         item_=picture,
-        reliability=known(Kind.PICTURE, c=(20, 0)),
+        reliability=known(Kind.PICTURE, c=(8, 0)),
         reviewers=3,
     ).verdict
     assert (found.severity, found.realism, found.comment) == (Severity.MINOR, 3, "")

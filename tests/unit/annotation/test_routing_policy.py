@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation.checked import checked
@@ -40,6 +40,7 @@ def test_settings_are_read_as_written():
     assert policy.per_kind == {Kind.REPORT: 20}
 
 
+@settings(deadline=None)
 @given(
     budget=st.integers(0, 100_000),
     share=st.floats(0, 1),
