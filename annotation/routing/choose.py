@@ -50,7 +50,7 @@ class _Run:
         self.digests = dict(spent.digests)
         self.draws: dict[str, float] = {}
         self.fates: dict[Key, Placement] = {}
-        self.thinned: set[Key] = set()
+        self.drawn: set[Key] = set()  # members that were not sent
         self.uncovered: dict[tuple[Kind, str], int] = {}
 
     def plan(self, candidates: Sequence[Candidate]) -> Plan:
@@ -67,7 +67,7 @@ class _Run:
         sent.sort(key=lambda one: (self.order(one.candidate.id), one.candidate.id, one.candidate.kind))
         withheld = [self.fates[key] for key in sorted(self.fates) if self.fates[key].reason is None]
         return Plan(
-            self.policy, self.now, tuple(sent), tuple(withheld), frozenset(self.thinned), self.uncovered
+            self.policy, self.now, tuple(sent), tuple(withheld), frozenset(self.drawn), self.uncovered
         )
 
     def _eligible(self, one: Candidate) -> bool:
@@ -87,9 +87,7 @@ class _Run:
     def _random(self, candidates: Sequence[Candidate]) -> None:
         share, draws = self.policy.random_share, self.draws
         members = [
-            one
-            for one in candidates
-            if draws[one.id] < share and (one.id, one.kind) not in self.spent.thinned
+            one for one in candidates if draws[one.id] < share and (one.id, one.kind) not in self.spent.drawn
         ]
         members.sort(key=self._by_draw)
         room = Room(self.policy, "random", self.spent.today, Reason.RANDOM)
@@ -100,16 +98,21 @@ class _Run:
             cell = one.kind, one.speciality
             total[cell] += 1
             duplicate = self._duplicate(one)
-            if not duplicate and not room.fits(*cell):
+            fits = not duplicate and room.fits(*cell)
+            if not fits:
+                self.drawn.add((one.id, one.kind))
+            if not fits and not duplicate:
                 full.add(cell)
-                self.thinned.add((one.id, one.kind))
                 continue
-            # Past the first that did not fit, a duplicate is not there by its hash alone: it stands for nothing.
+            # Sampling a cell ends before the first that does not fit (k sent of n: inverse sampling, k / n is unbiased for
+            # k ≥ 1). A duplicate past that is not there by its hash alone and stands for nothing.
             if cell not in full:
                 covered.setdefault(cell, []).append(one)
-            if not duplicate:
+            if fits:
                 room.take(*cell)
                 self._send(one, Reason.RANDOM)
+        sent = {cell for cell, ones in covered.items() if any(self._is_sent(one) for one in ones)}
+        covered = {cell: ones for cell, ones in covered.items() if cell in sent or cell not in full}
         for cell, ones in covered.items():
             for one in ones:
                 fate = self.fates[one.id, one.kind]
@@ -147,7 +150,7 @@ class _Run:
             if self._risky(one):
                 risky.append(one)
             elif not self._duplicate(one):
-                unsent = one.flagged or (one.id, one.kind) in self.thinned
+                unsent = one.flagged or (one.id, one.kind) in self.drawn
                 self._withhold(one, Why.BUDGET if unsent else Why.BELOW_THRESHOLD)
 
         def send(one: Candidate) -> bool:
@@ -155,7 +158,7 @@ class _Run:
             if self._duplicate(one):
                 return False
             if (top and left <= 0) or not room.fits(one.kind, one.speciality):
-                unsent = one.flagged or (one.id, one.kind) in self.thinned
+                unsent = one.flagged or (one.id, one.kind) in self.drawn
                 below = top and left <= 0 and not unsent
                 self._withhold(one, Why.BELOW_THRESHOLD if below else Why.BUDGET)
                 return False
@@ -224,6 +227,9 @@ class _Run:
         self.fates[one.id, one.kind] = Placement(one, reason, None, "", 0.0, self.draws.get(one.id, 1.0))
         if one.digest and not one.gold:
             self.digests[one.kind, one.digest] = one.id
+
+    def _is_sent(self, one: Candidate) -> bool:
+        return self.fates[one.id, one.kind].reason is not None
 
     def _withhold(self, one: Candidate, why: Why) -> None:
         self.fates[one.id, one.kind] = Placement(one, None, why, "", 0.0, self.draws.get(one.id, 1.0))

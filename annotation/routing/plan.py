@@ -57,14 +57,14 @@ class Spent:
         today: items sent in this UTC day, by reason, kind and speciality.
         sent: all items ever sent.
         digests: by kind and digest, the id that was sent.
-        thinned: members of the random share for which earlier runs had no budget (`Plan.thinned`). They were counted
-            in the weights of those runs, so they get no second draw.
+        drawn: members of the random share that earlier runs did not send (`Plan.drawn`). They were counted in the
+            weights of those runs, so they get no second draw.
     """
 
     today: Mapping[tuple[Reason, Kind, str], int] = field(default_factory=dict)
     sent: Set[Key] = frozenset()
     digests: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
-    thinned: Set[Key] = frozenset()
+    drawn: Set[Key] = frozenset()
 
 
 class Why(StrEnum):
@@ -104,7 +104,7 @@ class Plan:
 
     Attributes:
         sent: in the order of sending, which tells nothing of the reasons.
-        thinned: members of the random share without budget; to be kept for `Spent.thinned`.
+        drawn: members of the random share without budget, or duplicates; to be kept for `Spent.drawn`.
         uncovered: by kind and speciality, members of the share of which not one could be sent: raise the budget or
             lower the share, for no weight can stand for them.
     """
@@ -113,7 +113,7 @@ class Plan:
     now: datetime
     sent: tuple[Placement, ...]
     withheld: tuple[Placement, ...]
-    thinned: frozenset[Key] = frozenset()
+    drawn: frozenset[Key] = frozenset()
     uncovered: Mapping[tuple[Kind, str], int] = field(default_factory=dict)
 
     def table(self) -> list[dict[str, Any]]:
@@ -144,7 +144,10 @@ class Plan:
             "policy": self.policy.model_dump(mode="json"),
             "sent": len(self.sent),
             "withheld": len(self.withheld),
-            "thinned": len(self.thinned),
+            "thinned": sum(
+                one.why is not Why.DUPLICATE and (one.candidate.id, one.candidate.kind) in self.drawn
+                for one in (*self.sent, *self.withheld)
+            ),
             "uncovered": [
                 {"kind": str(kind), "speciality": speciality, "count": count}
                 for (kind, speciality), count in sorted(self.uncovered.items())
@@ -171,7 +174,7 @@ class Plan:
             Why.TOO_OLD: f"not sent: it is older than {policy.max_age_days:g} days",
             Why.DUPLICATE: f"not sent: {one.of} asks and answers the same and is sent in its place",
             Why.BUDGET: "not sent: no budget is left"
-            + (f" for the random share; {share}" if (item.id, item.kind) in self.thinned else f"; {risky}"),
+            + (f" for the random share; {share}" if (item.id, item.kind) in self.drawn else f"; {risky}"),
             Why.BELOW_THRESHOLD: f"not sent: not risky enough ({risky}), not flagged, not in the random share",
             Why.GOLD_NOT_NEEDED: "not sent: there are enough gold items among those sent, or no gold budget",
         }

@@ -36,7 +36,7 @@ def after(spent, plan):
     today.update((one.reason, one.candidate.kind, one.candidate.speciality) for one in plan.sent)
     digests = {(one.candidate.kind, one.candidate.digest): one.candidate.id for one in plan.sent}
     return Spent(
-        today, spent.sent | set(keys(plan.sent)), {**spent.digests, **digests}, spent.thinned | plan.thinned
+        today, spent.sent | set(keys(plan.sent)), {**spent.digests, **digests}, spent.drawn | plan.drawn
     )
 
 
@@ -196,7 +196,7 @@ def test_weights_make_up_for_cells_thinned_by_their_budgets():
 def test_a_cell_without_any_budget_is_named_as_uncovered():
     plan = route(crowd(2000), per_kind={Kind.PICTURE: 0}, per_day=10_000, random_share=0.1)
     assert {kind for kind, _ in plan.uncovered} == {Kind.PICTURE}
-    assert sum(plan.uncovered.values()) == sum(kind is Kind.PICTURE for _, kind in plan.thinned)
+    assert sum(plan.uncovered.values()) == sum(kind is Kind.PICTURE for _, kind in plan.drawn)
 
 
 def test_flags_and_risk_cannot_use_the_budget_of_the_random_share():
@@ -217,7 +217,7 @@ def test_a_thinned_member_gets_no_second_draw_but_may_go_for_its_risk():
     risky = [replace(one, risk=0.9) for one in items]
     third = route(risky, spent, per_day=10_000, random_share=0.5)
     assert {one.reason for one in third.sent} == {Reason.RISK}
-    assert set(keys(third.sent)) & spent.thinned
+    assert set(keys(third.sent)) & spent.drawn
 
 
 def test_a_caller_who_flags_everything_does_not_push_out_the_others():
@@ -303,6 +303,19 @@ def test_a_duplicate_of_the_random_share_counts_for_the_verdict_on_its_like():
     earlier = Spent(digests={(Kind.CHAT, "d7"): "old"})
     again = route(items, earlier, per_day=10_000, random_share=0.3)
     assert {one.of for one in again.withheld if one.candidate.digest == "d7"} == {"old"}
+
+
+def test_over_the_runs_of_a_day_every_member_of_the_random_share_is_counted_once():
+    early = [candidate(f"e{i}", digest=f"d{i % 40}") for i in range(400)]
+    late = [candidate(f"l{i}", digest=f"d{i % 60}") for i in range(400)]
+    spent, weights = Spent(), 0.0
+    for items in (early, [*early, *late], [*early, *late]):
+        plan = route(items, spent, per_day=120, random_share=0.3)
+        weights += sum(one.weight for one in (*plan.sent, *plan.withheld))
+        spent = after(spent, plan)
+    draw = Draws(KEY, "random share")
+    assert sum(n for (reason, *_), n in spent.today.items() if reason is Reason.RANDOM) == 30
+    assert weights == pytest.approx(sum(draw(one.id) < 0.3 for one in early))  # nothing of `late` fits
 
 
 def test_what_must_not_be_sent_is_not_and_says_why():
