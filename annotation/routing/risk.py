@@ -35,6 +35,7 @@ from services.errors import InvalidInput
 Array = NDArray[np.float64]
 PRIOR_WEIGHT = 10.0
 MAX_OUTCOMES = 200_000
+MAX_WEIGHT = 1_000_000
 FOLDS = 5
 _GRID = np.linspace(0, 1, 11)
 
@@ -191,8 +192,8 @@ def fit(outcomes: Iterable[Outcome], model_digest: str = "") -> RiskModel:
     for one in outcomes:
         if not 0 <= one.score <= 1:
             raise InvalidInput("must be 0 to 1", field="outcomes.score")
-        if not 0 <= one.weight < float("inf"):
-            raise InvalidInput("must be finite and not negative", field="outcomes.weight")
+        if one.weight and not 1 <= one.weight <= MAX_WEIGHT:
+            raise InvalidInput(f"must be 0, or 1 to {MAX_WEIGHT:,}", field="outcomes.weight")
         if one.weight:
             kinds.setdefault(one.kind, []).append(one)
     if any(len(of) > MAX_OUTCOMES for of in kinds.values()):
@@ -238,7 +239,7 @@ def _checked_curve(outcomes: Sequence[Outcome]) -> Curve:
         predicted[fold == k] = rest.risks(scores[fold == k])
     # The suite's ECE knows no weights: each verdict comes as often as it stands for, rounded so that sums stay true.
     weights = np.array([one.weight for one in ordered])
-    weights *= min(1 / weights.min(), MAX_OUTCOMES / weights.sum())
+    weights *= min(1.0, MAX_OUTCOMES / weights.sum())
     times = np.diff(np.floor(np.cumsum(weights) + 0.5), prepend=0).astype(np.int64)
     accepted = np.array([one.accepted for one in ordered], dtype=np.float64)
     found = calibration(np.repeat(1 - predicted, times).tolist(), np.repeat(accepted, times).tolist())

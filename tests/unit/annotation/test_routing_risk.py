@@ -317,9 +317,9 @@ def test_kinds_are_calibrated_apart():
     assert risks[Kind.PICTURE] == pytest.approx(prior(0.5))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.floats(0, 100)), max_size=40),
+    st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.just(0.0) | st.floats(1, 100)), max_size=40),
     st.randoms(use_true_random=False),
 )
 def test_a_risk_never_falls_as_the_score_rises_and_survives_json(rows, shuffle):
@@ -352,7 +352,10 @@ def test_a_file_that_is_no_risk_model_is_refused_by_field(text, named):
         load(text)
 
 
-@pytest.mark.parametrize(("field", "value"), [("score", 1.2), ("score", float("nan")), ("weight", -1)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("score", 1.2), ("score", float("nan")), ("weight", -1), ("weight", 0.5), ("weight", float("nan"))],
+)
 def test_an_outcome_out_of_range_is_named(field, value):
     good = Outcome("i", Kind.CHAT, 0.5, True, 1)
     with pytest.raises(InvalidInput, match=field):
