@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,11 @@ class Staged:
     records: list[tuple[str, dict[str, Any]]]
     none: list[tuple[str, str]]
     alike: str
+
+    def ranked(self, made_at: datetime) -> Staged:
+        """The same with its `rank`."""
+        content = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return replace(self, rank=f"{made_at.astimezone(UTC).isoformat(timespec='microseconds')} {content}")
 
 
 _FIELDS = "key, interaction, kind, rank, question, texts, pictures, patient, facts, records, none, alike"
