@@ -120,14 +120,28 @@ def _records(file: str, split: str, path: str) -> dict[str, Any]:
 
 
 def _field(record_set: str, path: str, column: pa.Field) -> dict[str, Any]:
-    field: dict[str, Any] = {
-        "@type": "cr:Field",
-        "@id": f"{record_set}/{column.name}",
-        "source": {"fileObject": {"@id": path}, "extract": {"column": column.name}},
+    source = {"fileObject": {"@id": path}, "extract": {"column": column.name}}
+    field: dict[str, Any] = {"@type": "cr:Field", "@id": f"{record_set}/{column.name}"}
+    if not pa.types.is_struct(column.type):
+        return {**field, "source": source, **_type(column.type)}
+    inner = [column.type.field(i) for i in range(column.type.num_fields)]
+    return {
+        **field,
+        "subField": [
+            {
+                "@type": "cr:Field",
+                "@id": f"{record_set}/{column.name}/{one.name}",
+                "source": {**source, "transform": {"jsonPath": f"$.{one.name}"}},
+                **_type(one.type),
+            }
+            for one in inner
+        ],
     }
-    kind = column.type
+
+
+def _type(kind: pa.DataType) -> dict[str, Any]:
+    array: dict[str, Any] = {}
     if pa.types.is_list(kind):
-        field |= {"isArray": True, "arrayShape": "-1"}
-        kind = kind.value_type
+        array, kind = {"isArray": True, "arrayShape": "-1"}, kind.value_type
     names = {pa.bool_(): "sc:Boolean", pa.int64(): "cr:Int64"}
-    return {**field, "dataType": names.get(kind, "sc:Text")}
+    return {**array, "dataType": names.get(kind, "sc:Text")}
