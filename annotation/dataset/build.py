@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation.core import Judgement, Reason
+from annotation.dataset.check import CheckText
 from annotation.dataset.decontaminate import EvaluationSets
 from annotation.dataset.dedupe import dedupe, telling
 from annotation.dataset.pictures import Fetch, Intake
@@ -21,7 +22,7 @@ from annotation.dataset.text import Refused, question
 from annotation.dataset.tokenizer import Tokenizer
 from annotation.dataset.versions import Version, load
 from annotation.dataset.workspace import publish, workspace
-from annotation.dataset.write import CheckText, Writer
+from annotation.dataset.write import Writer
 from services.errors import InternalError, InvalidInput, PermissionDenied
 from services.tokenizer.limits import Limits
 
@@ -126,7 +127,7 @@ class Build:
             staging.drop(item.id, item.kind.value, "judgement", refused.reason)
             return
         pictures = sorted({one.pixels for one in taken.values()})
-        asked = question(item.dialogue)
+        asked = question(item.dialogue).encode(errors="replace").decode()
         texts = [part for turn in item.dialogue for part in turn.parts if isinstance(part, str)]
         answers = [
             part for parts in (item.answer, *item.alternatives) for part in parts if isinstance(part, str)
@@ -139,7 +140,7 @@ class Build:
             question=asked,
             texts=[*texts, *answers, *([verdict.text] if verdict.text else [])],
             pictures=pictures,
-            patient=item.patient,
+            patient=item.patient.encode(errors="replace").decode(),
             facts=_facts(judgement),
             records=[(file.value, record) for file, record in made.records],
             none=[*made.none],

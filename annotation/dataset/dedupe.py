@@ -18,15 +18,21 @@ from annotation.dataset.staging import Staging
 
 _PERMUTATIONS = 64
 _SHINGLE = 4  # characters
-_TELLING = frozenset(
-    ["no", "not", "without", "none", "never", "absent", "negative", "deny", "denies", "nor", "neither", "left", "right", "bilateral", "both", "upper", "lower", "middle", "anterior", "posterior", "medial", "lateral", "superior", "inferior", "before", "after", "more", "less", "larger", "smaller", "increased", "decreased"]
-)
+_TELLING = frozenset((
+    "no", "not", "without", "none", "never", "absent", "negative", "deny", "denies", "nor", "neither",
+    "left", "right", "bilateral", "both", "upper", "lower", "middle", "anterior", "posterior", "medial",
+    "lateral", "superior", "inferior", "before", "after", "more", "less", "larger", "smaller", "increased",
+    "decreased",
+))  # fmt: skip
+_SMALL = frozenset("aisd")  # letters that are words, or ends of words
 
 
 def telling(text: str) -> str:
-    """The words that turn a question into another one, in order: sides, negations, numbers, single letters."""
+    """The words that turn a question into another one, in order: sides, negations, numbers, letters of choices."""
     return " ".join(
-        word for word in words(text) if word in _TELLING or len(word) == 1 or any(c.isdigit() for c in word)
+        word
+        for word in words(text)
+        if word in _TELLING or any(c.isdigit() for c in word) or (len(word) == 1 and word not in _SMALL)
     )
 
 

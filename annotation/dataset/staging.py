@@ -90,7 +90,7 @@ class Staging:
             if there[0] > staged.rank:
                 return
         values = [getattr(staged, field) for field in _FIELDS.split(", ")]
-        packed = [json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v for v in values]
+        packed = [json.dumps(v) if isinstance(v, list | dict) else v for v in values]
         marks = ", ".join("?" * len(packed))
         self.db.execute(f"INSERT OR REPLACE INTO staged ({_FIELDS}) VALUES ({marks})", packed)
 
@@ -111,7 +111,7 @@ class Staging:
         """Keep only these of a judgement's records."""
         self.db.execute(
             "UPDATE staged SET records = ? WHERE key = ?",
-            (json.dumps(records, ensure_ascii=False), staged.key),
+            (json.dumps(records), staged.key),
         )
 
     def hold(self, keys: Iterable[str]) -> None:

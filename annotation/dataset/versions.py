@@ -102,7 +102,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def _opened(path: Path) -> Version:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        if not isinstance(manifest, dict) or not str(manifest["digest"]).startswith(path.name):
+        if not isinstance(manifest, dict) or not isinstance(manifest["files"], dict):
+            raise ValueError
+        if not str(manifest["digest"]).startswith(path.name):
             raise ValueError
         if manifest["format"] != FORMAT:
             raise InvalidInput(f"is of format {manifest['format']}; {FORMAT} is read", field=path.name)

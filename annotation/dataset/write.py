@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,12 +14,12 @@ from pyarrow import RecordBatch
 from pyarrow.parquet import ParquetWriter
 
 from annotation.dataset.card import Facts, card
+from annotation.dataset.check import CheckText, Identifiers, readable
 from annotation.dataset.columns import COLUMNS
 from annotation.dataset.croissant import croissant
 from annotation.dataset.pictures import FOLDER, write_synced
 from annotation.dataset.policy import Policy
 from annotation.dataset.staging import Staged, Staging
-from annotation.dataset.text import END_OF_TURN, PLACEHOLDER
 from annotation.dataset.tokenizer import Tokenizer
 from annotation.dataset.versions import (
     ALL,
@@ -36,18 +35,11 @@ from annotation.dataset.versions import (
 )
 from annotation.dataset.workspace import sync_file
 from services.errors import InvalidInput
-from training.rows.schema import pair_of, row_of
-from training.rows.source import MAX_LINE_BYTES
-from training.rows.trouble import Reason, Unusable
+from training.rows.trouble import Unusable
 
 PARQUET = "parquet"
 _BATCH = 500
-_CATEGORY = re.compile(r"[\w .:-]{1,40}")
-_TEXTS = ("text", "prompt", "chosen", "rejected", "completion")
 _PATHS = ("image_path", "chosen_image_path", "rejected_image_path", "completion_image_path")
-
-CheckText = Callable[[str], list[str]]
-"""Categories of the identifiers found in a text; none where it identifies nobody."""
 
 
 class Writer:
@@ -62,9 +54,8 @@ class Writer:
         tokenizer: Tokenizer | None,
     ) -> None:
         self._folder, self._staging, self._policy = folder, staging, policy
-        self._check_text, self._tokenizer = check_text, tokenizer
+        self._identifiers, self._tokenizer = Identifiers(check_text), tokenizer
         self._pictures: set[str] = set()
-        self._identifying: set[tuple[str, str]] = set()
         self._facts = Facts()
 
     def write(
@@ -127,7 +118,7 @@ class Writer:
                     self._facts.add(staged.facts, written)
                 if done % 100 == 0:
                     progress("write", done, None)
-        self._refuse_identifying()
+        self._identifiers.refuse()
         if not counts.total():
             why = ", ".join(
                 f"{count} {reason}" for reason, count in self._staging.dropped_by_reason().items()
@@ -138,44 +129,15 @@ class Writer:
     def _checked(self, staged: Staged, file: str, record: dict[str, Any]) -> bytes | None:
         """The line of a record that training can read; None where it cannot, which is recorded."""
         try:
-            if file == "rows":
-                if self._tokenizer is not None:
-                    record["tokens"] = self._tokenizer.tokens(record, self._folder)
-                row_of(record)
-            elif file == "preferences":
-                pair_of(record)
-            else:
-                row_of(
-                    {
-                        "text": f"{record['prompt']}{END_OF_TURN}{record['completion']}",
-                        "image_path": [*record["image_path"], *record["completion_image_path"]],
-                    }
-                )
-            text = line(record)
-            if len(text) + 2 * DIGITS > MAX_LINE_BYTES:
-                raise Unusable(Reason.LINE_TOO_LONG, "longer than training reads")
+            if file == "rows" and self._tokenizer is not None:
+                record["tokens"] = self._tokenizer.tokens(record, self._folder)
+            text = readable(file, record)
         except Unusable as trouble:
             rule = record["provenance"]["rule"]
             self._staging.drop(staged.interaction, staged.kind, rule, f"unusable_{trouble.reason}")
             return None
-        for field in _TEXTS:
-            if said := record.get(field):
-                plain = said.replace(END_OF_TURN, "\n").replace(PLACEHOLDER, "\n")
-                self._identifying.update((staged.interaction, found) for found in self._check_text(plain))
+        self._identifiers.look(staged.interaction, record)
         return text
-
-    def _refuse_identifying(self) -> None:
-        if not self._identifying:
-            return
-        found = sorted(
-            {(who, what if _CATEGORY.fullmatch(what) else "identifier") for who, what in self._identifying}
-        )
-        some = "; ".join(f"{who}: {what}" for who, what in found[:20])
-        raise InvalidInput(
-            f"what identifies somebody is in texts of {len({who for who, _ in found})} interactions; nothing was "
-            f"written. {some}",
-            field="text",
-        )
 
     def _finals(self, version: str) -> None:
         """Drafts into JSONL and parquet that name the version."""

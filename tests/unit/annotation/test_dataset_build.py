@@ -170,6 +170,12 @@ def test_pictures_that_travel_by_digest_are_fetched(tmp_path: Path) -> None:
     assert (np.asarray(Image.open(version.path / record["image_path"][0]).convert("RGB")) == pixels(1)).all()
 
 
+def test_text_that_no_file_can_hold_drops_its_judgement_alone(tmp_path: Path) -> None:
+    broken = judge(item("half", question="half \ud800", answer=("\udfff",), patient="\ud800", shows=1))
+    version = built(tmp_path, broken, judge(item("whole")))
+    assert (interactions(version), dropped(version)) == ({"whole"}, [("half", "half_of_a_character", "")])
+
+
 # What is refused
 
 
