@@ -290,19 +290,21 @@ def evaluation(folder: Path, rows: list[dict[str, Any]]) -> EvaluationSets:
 def test_a_picture_of_an_evaluation_set_is_never_trained_on(tmp_path: Path) -> None:
     folder = tmp_path / "eval"
     folder.mkdir()
-    Image.fromarray(pixels(1)).save(folder / "1.png")
+    shown = draw(11, "chest_xray").picture
+    Image.fromarray(shown).save(folder / "1.png")
     sets = evaluation(folder, [
         {"prompt": "What is abnormal here?", "answer": "a mass", "image_path": "1.png"},
         {"prompt": "gone", "answer": "-", "image_path": "gone.png"},
     ])  # fmt: skip
-    enlarged = np.asarray(Image.fromarray(pixels(1)).resize((80, 80), Image.Resampling.BICUBIC))
+    enlarged = np.asarray(Image.fromarray(shown).resize((224, 224), Image.Resampling.BICUBIC))
+    drawn = as_picture(encoded(shown), synthetic=True)
     judgements = [
-        judge(about("digest", as_picture(encoded(pixels(1), "BMP")), "Anything?")),
-        judge(about("asked", picture(1), "what is ABNORMAL here")),
-        judge(about("jpeg", as_picture(encoded(pixels(1), "JPEG", quality=80)), "Anything?")),
+        judge(about("digest", as_picture(encoded(shown, "BMP")), "Anything?")),
+        judge(about("asked", as_picture(encoded(shown)), "what is ABNORMAL here")),
+        judge(about("jpeg", as_picture(encoded(shown, "JPEG", quality=75)), "Anything?")),
         judge(about("enlarged", as_picture(encoded(enlarged)), "Anything?")),
-        judge(item("drawn", shows=None, kind=Kind.PICTURE, answer=(picture(1, synthetic=True),))),
-        judge(about("clean", picture(2), "What is abnormal here?")),
+        judge(item("drawn", shows=None, kind=Kind.PICTURE, answer=(drawn,))),
+        judge(about("clean", as_picture(encoded(draw(12, "chest_xray").picture)), "What is abnormal here?")),
     ]
     version = built(tmp_path / "root", *judgements, evaluation=sets)
     assert interactions(version) == {"clean"}
