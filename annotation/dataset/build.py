@@ -14,7 +14,7 @@ from annotation.dataset.decontaminate import EvaluationSets
 from annotation.dataset.dedupe import dedupe, telling
 from annotation.dataset.pictures import Fetch, Intake
 from annotation.dataset.policy import Policy
-from annotation.dataset.repeats import drop_repeats
+from annotation.dataset.repeats import drop_empty, drop_repeats
 from annotation.dataset.rows import make
 from annotation.dataset.split import Groups
 from annotation.dataset.staging import Staged, Staging
@@ -74,6 +74,7 @@ class Build:
             try:
                 intake = Intake(version, staging, self.limits, self.fetch)
                 self._read(judgements, staging, intake)
+                drop_empty(staging)
                 self._decontaminate(staging, intake)
                 self.progress("deduplicate", 0, None)
                 dedupe(staging, self.policy.similar)

@@ -22,11 +22,15 @@ def _key(file: str, record: dict[str, Any]) -> bytes:
     return hashlib.blake2b(json.dumps([file, content]).encode(), digest_size=8).digest()
 
 
-def drop_repeats(staging: Staging) -> None:
-    """Drop judgements without rows, then rows that a newer judgement makes too. Some 60 bytes a row."""
+def drop_empty(staging: Staging) -> None:
+    """Drop judgements that give no row, so that none of them wins over one that does."""
     for staged in staging.each(where="records = '[]'"):
         reasons = sorted({reason for _, reason in staged.none})
         staging.reject(staged, reasons[0] if reasons else "gives_no_row")
+
+
+def drop_repeats(staging: Staging) -> None:
+    """Drop rows that a newer judgement makes too. Some 60 bytes a row."""
     seen: dict[bytes, str] = {}
     for staged in staging.each("rank DESC, key"):
         left, mine = [], []

@@ -126,6 +126,11 @@ def test_a_newer_judgement_without_a_row_still_supersedes(tmp_path: Path) -> Non
     assert dropped(version) == [("a", "no_decision", ""), ("a", "superseded", "a")]
 
 
+def test_a_newer_duplicate_without_a_row_does_not_win(tmp_path: Path) -> None:
+    version = built(tmp_path, judge(item("a"), minutes=1), judge(item("b"), Verdict(), minutes=2))
+    assert (interactions(version), dropped(version)) == ({"a"}, [("b", "no_decision", "")])
+
+
 def test_a_region_marked_in_two_items_is_one_row(tmp_path: Path) -> None:
     marked = (Region(picture(0).sha256, "mass", 0, 0, 0.5, 0.5),)
     first = judge(item("a", question="What is it?"), Verdict(Decision.ACCEPT, regions=marked), minutes=1)
