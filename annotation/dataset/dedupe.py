@@ -74,8 +74,8 @@ class Kept:
             return known
         sketch = self._similar.base.copy()
         sketch.update_batch([shingle.tobytes() for shingle in mine])
-        for index in sorted(self._lsh.query(sketch)):  # type: ignore[type-var]
-            other, theirs = self._kept[int(index)]  # type: ignore[call-overload]
+        for index in sorted(self._lsh.query(sketch)):
+            other, theirs = self._kept[int(index)]
             if self._similar.same(mine, theirs):
                 return other
         self._lsh.insert(len(self._kept), sketch)
