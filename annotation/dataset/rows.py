@@ -66,7 +66,7 @@ def make(judgement: Judgement, name: NameOf) -> Made:
     ):
         try:
             for rule, fields in given:
-                if rule is None:
+                if rule is None or isinstance(fields, str):
                     none.append((part, str(fields)))
                 elif (record := _complete(judgement, rule, fields)) not in records:
                     records.append(record)
