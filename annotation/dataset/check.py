@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from annotation.dataset.text import END_OF_TURN, PLACEHOLDER
 from annotation.dataset.versions import DIGITS, line
+from services.checkpoint.vocabulary import END_OF_TURN, PLACEHOLDER
 from services.errors import InvalidInput
 from training.rows.schema import pair_of, row_of
 from training.rows.source import MAX_LINE_BYTES
