@@ -62,7 +62,9 @@ def test_every_answer_of_a_dialogue_is_learnt_and_no_users_turn_is() -> None:
 
 def test_of_a_row_that_says_so_the_last_answer_alone_is_learnt() -> None:
     text = f"<image>One?{EOT}1{EOT}Two?{EOT}2"
-    example, whole = (make(text=text, image_path="a", **more) for more in ({"learn": "last"}, {"learn": "all"}))
+    example, whole = (
+        make(text=text, image_path="a", **more) for more in ({"learn": "last"}, {"learn": "all"})
+    )
     assert labels(example) == [*ids("2"), EOS]
     assert example.ids.tolist() == whole.ids.tolist()
     assert example.labels[-2:].tolist() == whole.labels[-2:].tolist()
