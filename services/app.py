@@ -63,6 +63,7 @@ def portable(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "api_keys": keys,
+            "adapters": {name: folder.resolve() for name, folder in settings.adapters.items()},
             "checkpoint": settings.checkpoint.resolve(),
             "data_dir": settings.data_dir.resolve(),
         }

@@ -5,11 +5,20 @@ A wrong value fails at start with the variable's name (`load`); nothing is swall
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.errors import ConfigurationError
@@ -17,6 +26,7 @@ from services.errors import ConfigurationError
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED_MODEL = ROOT / "models" / "phantom"
 MIB = 1 << 20
+MAX_MODEL_CHARS = 64
 
 
 class Device(StrEnum):
@@ -31,6 +41,40 @@ class DType(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+
+_NAME = r"[A-Za-z0-9._-]{1,32}"
+AdapterName = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
+
+
+def _pairs(value: Any) -> Any:
+    """`NAME=VALUE,NAME=VALUE`, or a list of such, as a mapping."""
+    if isinstance(value, str):
+        value = [part for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        return value
+    pairs: dict[str, str] = {}
+    for entry in value:
+        name, _, rest = (part.strip() for part in str(entry).partition("="))
+        if not name or not rest:
+            raise ValueError("every entry must be NAME=VALUE")
+        if not re.fullmatch(_NAME, name):
+            raise ValueError("a name has 1 to 32 characters of A-Z a-z 0-9 . _ -")
+        if name in pairs:
+            raise ValueError("a name is given twice")
+        pairs[name] = rest
+    return pairs
+
+
+def _callers(value: Any) -> Any:
+    """`NAME=A|B,…` as a mapping from each name to its callers."""
+    pairs = _pairs(value)
+    if not isinstance(pairs, dict):
+        return pairs
+    return {
+        name: [part.strip() for part in rest.split("|")] if isinstance(rest, str) else rest
+        for name, rest in pairs.items()
+    }
 
 
 class Scale(BaseModel):
@@ -58,6 +102,12 @@ class Settings(BaseSettings):
         None, description="published vqgan.ckpt, for checkpoints without the VQ-GAN's decoder"
     )
     model_id: str = Field("medmax-phantom", pattern=r"^[A-Za-z0-9._/-]{1,64}$")
+    adapters: Annotated[dict[AdapterName, Path], NoDecode, BeforeValidator(_pairs)] = Field(
+        {},
+        max_length=64,
+        description="comma-separated NAME=FOLDER of LoRA adapters; requests choose one as MODEL_ID:NAME",
+    )
+    adapter_bytes: int = Field(2 << 30, ge=1024, description="of all adapters' files together")
     device: Device = Device.CPU
     dtype: DType = DType.AUTO
     threads: int = Field(0, ge=0, le=256, description="torch threads of a replica; 0 = cores of the machine")
@@ -78,6 +128,12 @@ class Settings(BaseSettings):
     )
     service_key: SecretStr | None = Field(
         None, description="key that the gateway presents to services by address"
+    )
+    adapter_callers: Annotated[dict[AdapterName, tuple[str, ...]], NoDecode, BeforeValidator(_callers)] = (
+        Field(
+            {},
+            description="comma-separated NAME=CALLER|CALLER: the keys that may use an adapter; not named = all",
+        )
     )
     requests_per_minute: int = Field(600, ge=0, description="per key and gateway replica; 0 = no limit")
 
@@ -167,6 +223,17 @@ def load(**overrides: Any) -> Settings:
         raise ConfigurationError(
             "listening beyond loopback needs API keys; set MEDMAX_API_KEYS=name:key", field="MEDMAX_HOST"
         )
+    if unknown := sorted(settings.adapter_callers.keys() - settings.adapters.keys()):
+        raise ConfigurationError(
+            f"{unknown[0]} is no adapter of MEDMAX_ADAPTERS", field="MEDMAX_ADAPTER_CALLERS"
+        )
+    for name in settings.adapters:
+        # Interactions keep MODEL_ID:NAME in a column of so many characters.
+        if len(settings.model_id) + 1 + len(name) > MAX_MODEL_CHARS:
+            raise ConfigurationError(
+                f"MEDMAX_MODEL_ID, a colon and {name} have more than {MAX_MODEL_CHARS} characters",
+                field="MEDMAX_ADAPTERS",
+            )
     if settings.http_port and settings.http_port == settings.grpc_port:
         raise ConfigurationError("must differ from MEDMAX_HTTP_PORT", field="MEDMAX_GRPC_PORT")
     return settings

@@ -59,7 +59,9 @@ FIRST_TOKEN = Histogram(
     "medmax_llm_first_token_seconds", "Time from arrival to the first token or code", buckets=BUCKETS
 )
 BETWEEN = Histogram("medmax_llm_token_seconds", "Time per text token after the first", buckets=BUCKETS)
-TOKENS = Counter("medmax_llm_tokens", "Tokens of answers", ["modality"])
+TOKENS = Counter(
+    "medmax_llm_tokens", "Tokens of answers, by the adapter they ran under", ["modality", "adapter"]
+)
 ENGINE = Gauge("medmax_engine", "The engine's own figures", ["figure"], multiprocess_mode="livesum")
 
 
@@ -115,8 +117,9 @@ async def track_tokens(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
                 usage = event.finish.usage
                 QUEUE.observe(event.finish.queue_ms / 1000)
                 FIRST_TOKEN.observe(event.finish.first_token_ms / 1000)
-                TOKENS.labels("image").inc(usage.completion_image_tokens)
-                TOKENS.labels("text").inc(usage.completion_tokens - usage.completion_image_tokens)
+                adapter = event.finish.model.id.partition(":")[2]  # a name from the settings, or none
+                TOKENS.labels("image", adapter).inc(usage.completion_image_tokens)
+                TOKENS.labels("text", adapter).inc(usage.completion_tokens - usage.completion_image_tokens)
             yield event
 
 

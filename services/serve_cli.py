@@ -25,6 +25,15 @@ Checkpoint = Annotated[
         metavar="DIR", help="Checkpoint directory. Default: MEDMAX_CHECKPOINT, else the shipped model."
     ),
 ]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME=FOLDER",
+        help="LoRA adapter to serve beside the checkpoint; may be repeated. Default: MEDMAX_ADAPTERS.",
+        show_default=False,
+    ),
+]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")]
 Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Default: MEDMAX_HOST, else 127.0.0.1.")]
 SERVICERS = {
@@ -47,12 +56,15 @@ def serve(
     ] = None,
     host: Host = None,
     checkpoint: Checkpoint = None,
+    adapters: Adapters = None,
     as_json: Json = False,
 ) -> None:
     """Serve the assistant over REST and gRPC until Ctrl-C; with a name after it, one service alone over gRPC."""
     if ctx.invoked_subcommand is not None:
         return
-    settings = _settings(http_port=http_port, grpc_port=grpc_port, host=host, checkpoint=checkpoint)
+    settings = _settings(
+        http_port=http_port, grpc_port=grpc_port, host=host, checkpoint=checkpoint, adapters=adapters
+    )
     from services.deployments.stack import Stack
 
     with _Output(as_json) as output, Stack(settings) as stack:
@@ -69,6 +81,7 @@ def serve(
                     "grpc": stack.grpc_address,
                     "docs": f"{stack.http_url}/docs",
                     "model": settings.model_id,
+                    "adapters": list(settings.adapters),
                     "pid": os.getpid(),
                     "logs": str(stack.logs),
                 }
@@ -88,9 +101,15 @@ def tokenizer(
 
 
 @app.command()
-def llm(port: Port = 9002, host: Host = None, checkpoint: Checkpoint = None, as_json: Json = False) -> None:
+def llm(
+    port: Port = 9002,
+    host: Host = None,
+    checkpoint: Checkpoint = None,
+    adapters: Adapters = None,
+    as_json: Json = False,
+) -> None:
     """Serve the language model alone over gRPC."""
-    _serve_alone("llm", port, _settings(host=host, checkpoint=checkpoint), as_json)
+    _serve_alone("llm", port, _settings(host=host, checkpoint=checkpoint, adapters=adapters), as_json)
 
 
 @app.command()
@@ -102,7 +121,8 @@ def decoder(
 
 
 def _settings(**overrides: Any) -> Settings:
-    return config.load(**{name: value for name, value in overrides.items() if value is not None})
+    # Typer gives an empty list for an option that may be repeated and is not there.
+    return config.load(**{name: value for name, value in overrides.items() if value not in (None, [])})
 
 
 def _serve_alone(name: str, port: int, settings: Settings, as_json: bool) -> None:

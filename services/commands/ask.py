@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.commands.options import Local, Server, not_blank, parse_window
+from services.commands.options import Adapter, Local, Server, not_blank, parse_window
 from services.commands.output import Json, document, err, out, printable, say, stdout_reserved
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Fields of the request, in the contract's and in REST's words.
 _NAMES = {
+    "adapter": "--adapter",
+    "model": "--adapter",
     "messages[0].parts[0].image.window": "--window",
     "messages[0].content[0].image_url.window": "--window",
     "messages[0].parts[0]": "PICTURE",
@@ -35,6 +37,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask about it.", callback=not_blank)],
     server: Server = None,
     local: Local = False,
+    adapter: Adapter = "",
     window: Annotated[
         str | None, typer.Option(metavar="C,W", help="DICOM window: centre and width, after rescale.")
     ] = None,
@@ -47,7 +50,7 @@ def ask(
     from services.commands.answers import footer, picture_part
     from services.pb.medmax.v1 import assistant_pb2, common_pb2
 
-    request = assistant_pb2.GenerateRequest(mode=common_pb2.OUTPUT_MODE_TEXT)
+    request = assistant_pb2.GenerateRequest(mode=common_pb2.OUTPUT_MODE_TEXT, adapter=adapter)
     request.messages.add(
         role=assistant_pb2.ROLE_USER,
         parts=[picture_part(picture, parse_window(window)), assistant_pb2.Part(text=question)],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.commands.options import Local, Server, parse_window
+from services.commands.options import Adapter, Local, Server, parse_window
 from services.commands.output import Json, document, err, say, stdout_reserved
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def chat(
     ] = None,
     server: Server = None,
     local: Local = False,
+    adapter: Adapter = "",
     window: Annotated[
         str | None, typer.Option(metavar="C,W", help="DICOM window: centre and width, after rescale.")
     ] = None,
@@ -46,7 +47,7 @@ def chat(
             connection = connect(server, local)
             assistant = runner.run(connection.__aenter__())
             try:
-                dialogue = Dialogue(assistant, folder, seed, show=not as_json)
+                dialogue = Dialogue(assistant, folder, seed, show=not as_json, adapter=adapter)
                 if picture is not None:
                     dialogue.attach(picture, shown)
                 _talk(dialogue, runner)

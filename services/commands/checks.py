@@ -49,6 +49,7 @@ def run_all() -> Iterator[Check]:
         grpc_port,
         addresses,
         checkpoint,
+        adapters,
         database,
         object_store,
         memory,
@@ -90,10 +91,12 @@ def ray() -> Check:
 
 
 def configuration(settings: Settings) -> Check:
+    from services.gateway.access import Access
     from services.gateway.auth import Gate
 
     try:
         Gate(settings)
+        Access(settings)
     except ConfigurationError as error:
         return Check("configuration", "fail", str(error), f"correct {error.field}")
     changed = sorted(f"MEDMAX_{name.upper()}" for name in settings.model_fields_set)
@@ -205,6 +208,20 @@ def checkpoint(settings: Settings) -> Check:
             "the files were changed or damaged; restore the directory",
         )
     return Check(name, "ok", f"{detail}; digest as in provenance.json")
+
+
+def adapters(settings: Settings) -> Check:
+    from services.checkpoint import open_checkpoint
+    from services.llm.load import open_adapters
+
+    name = "adapters"
+    if not settings.adapters or settings.llm_address:
+        return Check(name, "ok", "none" if not settings.adapters else "those of the language model elsewhere")
+    try:
+        found = open_adapters(settings, open_checkpoint(settings.checkpoint, settings.vqgan))
+    except MedMaxError as error:
+        return Check(name, "fail", str(error), "correct MEDMAX_ADAPTERS, or train it on this checkpoint")
+    return Check(name, "ok", f"{', '.join(found)}: of this checkpoint")
 
 
 def database(settings: Settings) -> Check:

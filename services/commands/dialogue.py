@@ -22,15 +22,19 @@ class Dialogue:
         folder: where drawn pictures are saved.
         seed: of the first answer; the next ones count on from it.
         show: print the answers on stdout as they come.
+        adapter: that all answers are given under.
     """
 
-    def __init__(self, assistant: Assistant, folder: Path, seed: int | None, show: bool) -> None:
+    def __init__(
+        self, assistant: Assistant, folder: Path, seed: int | None, show: bool, adapter: str = ""
+    ) -> None:
         self.turns: list[dict[str, Any]] = []
         self.failures = 0
         self._assistant = assistant
         self._folder = folder
         self._seed = seed
         self._show = show
+        self._adapter = adapter
         self._drawn = 0
         self._history: list[assistant_pb2.Message] = []
         self._attached: list[assistant_pb2.Part] = []
@@ -59,7 +63,9 @@ class Dialogue:
         message = assistant_pb2.Message(
             role=assistant_pb2.ROLE_USER, parts=[*self._attached, assistant_pb2.Part(text=text)]
         )
-        request = assistant_pb2.GenerateRequest(mode=common_pb2.OUTPUT_MODE_INTERLEAVED)
+        request = assistant_pb2.GenerateRequest(
+            mode=common_pb2.OUTPUT_MODE_INTERLEAVED, adapter=self._adapter
+        )
         request.messages.extend([*self._history, message])
         if self._seed is not None:
             request.sampling.seed = (self._seed + len(self.turns)) % 2**64

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.commands.files import replace_file
-from services.commands.options import Local, Server, not_blank
+from services.commands.options import Adapter, Local, Server, not_blank
 from services.commands.output import Json, document, err, out, say, stdout_reserved
 from services.errors import Unavailable
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from services.pb.medmax.v1 import assistant_pb2
 
 # Fields of the request, in the contract's and in REST's words.
-_NAMES = {"messages[0]": "DESCRIPTION", "prompt": "DESCRIPTION", "image_size": "--size", "size": "--size"}
+_NAMES = {
+    "messages[0]": "DESCRIPTION",
+    "prompt": "DESCRIPTION",
+    "image_size": "--size",
+    "size": "--size",
+    "adapter": "--adapter",
+    "model": "--adapter",
+}
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -29,6 +36,7 @@ def draw(
     ],
     server: Server = None,
     local: Local = False,
+    adapter: Adapter = "",
     seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1, help="Repeat a picture.")] = None,
     size: Annotated[
         int | None, typer.Option(min=16, max=2048, help="Edge in pixels; default: the model's.")
@@ -51,6 +59,7 @@ def draw(
         mode=common_pb2.OUTPUT_MODE_IMAGE,
         image_format=common_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{kind}"),
         visible_mark=visible_mark,
+        adapter=adapter,
     )
     request.messages.add(role=assistant_pb2.ROLE_USER, parts=[assistant_pb2.Part(text=description)])
     if size is not None:

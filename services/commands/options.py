@@ -16,6 +16,10 @@ Server = Annotated[
         show_default=False,
     ),
 ]
+Adapter = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Adapter to answer under, one of MEDMAX_ADAPTERS.", show_default=False),
+]
 Local = Annotated[bool, typer.Option("--local", help="In process, even where a server answers.")]
 
 

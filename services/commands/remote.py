@@ -153,6 +153,7 @@ def _chat_body(request: assistant_pb2.GenerateRequest) -> dict[str, Any]:
         "modalities": ["text", "image"] if interleaved else ["text"],
         "stream": True,
         "stream_options": {"include_usage": True},
+        **_model(request),
     }
     if request.HasField("max_new_tokens"):
         body["max_completion_tokens"] = request.max_new_tokens
@@ -160,6 +161,10 @@ def _chat_body(request: assistant_pb2.GenerateRequest) -> dict[str, Any]:
         if request.sampling.HasField(name):
             body[name] = getattr(request.sampling, name)
     return body
+
+
+def _model(request: assistant_pb2.GenerateRequest) -> dict[str, Any]:
+    return {"model": f":{request.adapter}"} if request.adapter else {}
 
 
 def _message(message: assistant_pb2.Message) -> dict[str, Any]:
@@ -194,6 +199,7 @@ def _images_body(request: assistant_pb2.GenerateRequest) -> dict[str, Any]:
         "prompt": request.messages[0].parts[0].text,
         "output_format": _FORMATS[request.image_format],
         "visible_mark": request.visible_mark,
+        **_model(request),
     }
     if request.HasField("image_size"):
         body["size"] = f"{request.image_size}x{request.image_size}"

@@ -96,6 +96,7 @@ class GatewayReplica:
                 )
             else:
                 request.caller = self._enter(grpc_context)
+                self._assistant.access.check(request.adapter, request.caller)
                 source = self._assistant.backends.llm.Generate(request)
             async with aclosing(source) as events:  # type: ignore[type-var]
                 async for event in events:

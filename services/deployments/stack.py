@@ -19,8 +19,10 @@ from services.deployments.cluster import check_port, free_port, ray_cluster
 from services.deployments.draining import drain
 from services.deployments.processes import descendants, end
 from services.errors import Unavailable
+from services.gateway.access import Access
 from services.gateway.auth import Gate
 from services.interactions import InteractionStore
+from services.llm.load import open_adapters
 
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 20.0
@@ -38,7 +40,7 @@ class Stack:
 
     Raises:
         ConfigurationError: a port is taken, or a setting is wrong.
-        CheckpointError: the checkpoint is missing or damaged.
+        CheckpointError: the checkpoint or an adapter is missing or damaged.
         Unavailable: the database or the object store is out of reach.
     """
 
@@ -50,8 +52,11 @@ class Stack:
         check_port(host, self.settings.http_port, "--http-port", "MEDMAX_HTTP_PORT")
         check_port(host, self.settings.grpc_port, "--grpc-port", "MEDMAX_GRPC_PORT")
         # What would fail in a replica, found here where it can be told at once; the database is migrated, too.
-        open_checkpoint(settings.checkpoint, settings.vqgan)
+        checkpoint = open_checkpoint(settings.checkpoint, settings.vqgan)
         Gate(settings)
+        Access(settings)
+        if settings.adapters and not settings.llm_address:
+            open_adapters(settings, checkpoint)
         if settings.store:
             InteractionStore.open(settings).close()
         self.logs: Path | None = None

@@ -112,6 +112,7 @@ class Answer:
             stop=request.stop,
             priority=request.priority,
             caller=self.caller,
+            adapter=request.adapter,
         )
         if request.HasField("max_images"):
             result.max_images = request.max_images

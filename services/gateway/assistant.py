@@ -12,6 +12,7 @@ from services.checkpoint import Checkpoint
 from services.config import Settings
 from services.deadline import Deadline
 from services.errors import NotFound, Unavailable
+from services.gateway.access import Access
 from services.gateway.answer import Answer, Backends
 from services.gateway.backends import DecoderBackend, LanguageModelBackend, Store, TokenizerBackend
 from services.gateway.model import ServedModel
@@ -27,6 +28,9 @@ class Assistant:
     Args:
         model: vocabulary, grid, context and defaults of the checkpoint that the backends serve.
         store: where interactions are kept; None = nowhere.
+
+    Raises:
+        ConfigurationError: as `Access`.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Assistant:
     ) -> None:
         self.settings = settings
         self.model = model
+        self.access = Access(settings)
         self.backends = Backends(tokenizer, llm, decoder, store)
 
     @classmethod
@@ -67,9 +72,11 @@ class Assistant:
 
         Raises:
             InvalidInput: names the field and the limit; nothing was done.
+            ModelNotFound: another model than the served one, or an adapter that the caller may not use.
             Overloaded, DeadlineExceeded, Unavailable: possibly after part of the answer; nothing was stored.
         """
         check_generate(request, self.settings)
+        self.access.check(request.adapter, caller)
         deadline = Deadline.after(request.context.timeout_ms, self.settings.request_timeout_s)
         answer = Answer(request, caller, self.settings, self.model, self.backends, deadline)
         async with aclosing(cast(Any, answer.events())) as events:

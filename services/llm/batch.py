@@ -14,7 +14,7 @@ from services.llm.blocks import BlockPool, prefix_keys
 from services.llm.kv_cache import BLOCK, KVCache, blocks_for
 from services.llm.rows import RowState
 from services.llm.sequence import Row
-from services.llm.step import Chunk, Step
+from services.llm.step import Chunk, Share, Step
 
 # Fewer tokens of one row than this attend each by itself, as rows that generate do.
 _CHUNK = 32
@@ -28,6 +28,7 @@ class Batch:
         read: int64 [capacity], those of them whose keys and values are in the cache.
         ahead: int64 [capacity], drafted ids beyond `length` that the next step reads as well.
         blocks: int64 [capacity], how many blocks each row has.
+        adapter: int64 [capacity], the adapter that each row runs under, from 1; 0 = none.
         filling: rows that will have blocks for others to find once they are read.
     """
 
@@ -40,12 +41,14 @@ class Batch:
         reuse: bool = True,
         window: int = 1,
         codes: int = 0,
+        seeds: Rows[bytes] = (),
     ) -> None:
         """
         Args:
             reuse: whether rows may share the blocks of a common prefix.
             window: ids of a row whose hidden states one step may want; above 1, image codes are drafted.
             codes: image codes that there are.
+            seeds: digests of the adapters that there are, of which rows of one share no block with those of another.
         """
         self.capacity, self.cache, self._reuse, self.window = rows, cache, reuse, window
         self.device = cache.keys.device
@@ -55,6 +58,8 @@ class Batch:
         self.read: NDArray[np.int64] = np.zeros(rows, np.int64)
         self.ahead: NDArray[np.int64] = np.zeros(rows, np.int64)
         self.blocks: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.adapter: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self._seeds = (b"", *seeds)
         self.filling: set[Row] = set()
         self._tables = np.zeros((rows, blocks_for(config.context)), np.int32)
         self._free = list(range(rows - 1, -1, -1))
@@ -79,7 +84,8 @@ class Batch:
             self.state.begin(row.index, torch.from_numpy(ids).to(self.device))
         else:
             self.state.restore(row.index, saved)
-        row.keys = prefix_keys(ids, BLOCK) if self._reuse else []
+        self.adapter[row.index] = row.adapter
+        row.keys = self.keys(ids, row.adapter) if self._reuse else []
         # The last id is always read: what follows is drawn from its hidden state.
         row.blocks = self.pool.find(row.keys[: (len(ids) - 1) // BLOCK])
         row.registered = len(row.blocks)
@@ -89,6 +95,10 @@ class Batch:
         self.blocks[row.index] = len(row.blocks)
         self.length[row.index], self.read[row.index] = len(ids), len(row.blocks) * BLOCK
         return len(row.blocks) * BLOCK
+
+    def keys(self, ids: NDArray[np.int64], adapter: int) -> list[bytes]:
+        """What the full blocks of `ids`, read under an adapter (0 = none), are found by."""
+        return prefix_keys(ids, BLOCK, self._seeds[adapter])
 
     def remove(self, row: Row) -> None:
         """Free a row's place and blocks."""
@@ -126,7 +136,7 @@ class Batch:
     def register_all(self, row: Row) -> None:
         """As `register`, generated ids included."""
         if self._reuse:
-            row.keys = prefix_keys(self.ids(row), BLOCK)
+            row.keys = self.keys(self.ids(row), row.adapter)
             self.register(row)
 
     def spoil(self, row: Row) -> None:
@@ -174,4 +184,19 @@ class Batch:
             chunks=chunks,
             last=on_device[2],
             ends=on_device[3],
+            shares=self._shares(places, counts),
+        )
+
+    def _shares(self, places: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[Share, ...]:
+        adapters = self.adapter[places]
+        if not adapters.any():
+            return ()
+        used, each = np.unique(adapters), np.repeat(adapters, counts)
+        return tuple(
+            Share(
+                adapter - 1,
+                None if len(used) == 1 else torch.from_numpy(np.flatnonzero(each == adapter)).to(self.device),
+            )
+            for adapter in used.tolist()
+            if adapter
         )

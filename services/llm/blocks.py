@@ -123,10 +123,13 @@ class BlockPool:
         return [name for name, present in checks.items() if present]
 
 
-def prefix_keys(ids: NDArray[np.int64], block: int) -> list[bytes]:
-    """Key of each full block of `ids`: a digest of all ids up to the block's end."""
+def prefix_keys(ids: NDArray[np.int64], block: int, seed: bytes = b"") -> list[bytes]:
+    """Key of each full block of `ids`: a digest of all ids up to the block's end.
+
+    seed: what else the blocks' content depends on: the digest of the adapter that they are read under.
+    """
     keys: list[bytes] = []
-    parent = b""
+    parent = seed
     whole = np.ascontiguousarray(ids[: len(ids) // block * block], np.int64).reshape(-1, block)
     for part in whole:
         # A cryptographic digest: nobody can craft a prompt that is answered from somebody else's cache.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from services.llm.fused import Forward
 from services.llm.group import joined
 from services.llm.kv_cache import BLOCK, blocks_for
 from services.llm.runner import Runner
-from services.llm.step import Chunk, Step
+from services.llm.step import Chunk, Share, Step
 
 _WORTH_SHARING = 50_000_000  # multiplications of one step
 
@@ -88,11 +89,14 @@ class Computer:
             torch.set_num_threads(threads)
 
 
-def trials(config: ModelConfig, device: torch.device) -> Iterator[Work]:
-    """Steps of a prompt and of a single id that touch nothing in use, to make the first real ones as fast as the rest."""
+def trials(config: ModelConfig, device: torch.device, adapted: bool = False) -> Iterator[Work]:
+    """Steps of a prompt and of a single id that touch nothing in use, to make the first real ones as fast as the rest.
+
+    adapted: the same under an adapter, too.
+    """
     rows = torch.zeros(1, dtype=torch.int64, device=device)
     table = torch.zeros(1, blocks_for(config.context), dtype=torch.int32, device=device)
-    for count in (BLOCK, 1):
+    for count, shares in product((BLOCK, 1), ((), (Share(0, None),)) if adapted else ((),)):
         step = Step(
             ids=rows.repeat(count),
             rows=rows.repeat(count),
@@ -103,5 +107,6 @@ def trials(config: ModelConfig, device: torch.device) -> Iterator[Work]:
             chunks=() if count == 1 else (Chunk(0, count, 0, 0),),
             last=rows + count - 1,
             ends=rows,
+            shares=shares,
         )
         yield Work(step, rows, rows)

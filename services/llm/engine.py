@@ -37,6 +37,7 @@ from services.llm.decoding import Decoding
 from services.llm.events import Answer, Event, Finish, Picture, Preview, Text
 from services.llm.group import Alone
 from services.llm.kv_cache import KVCache, blocks_for
+from services.llm.load import open_adapters
 from services.llm.parallel import Part, Team
 from services.llm.request import GenerationRequest, Job
 from services.llm.scheduler import Compute, Scheduler
@@ -82,7 +83,11 @@ class EngineStats:
 
 
 class Engine:
-    """Serves one model; safe to use from any thread and any event loop."""
+    """Serves one model, alone and under adapters; safe to use from any thread and any event loop.
+
+    Attributes:
+        adapters: those that requests may name.
+    """
 
     def __init__(
         self,
@@ -99,7 +104,8 @@ class Engine:
             blocks: of the key-value cache, where they are not as many as the settings' bytes hold.
 
         Raises:
-            CheckpointError: the weights are incomplete or damaged, or do not divide among the ranks.
+            CheckpointError: the weights are incomplete or damaged, or do not divide among the ranks; an adapter is not
+                this checkpoint's.
             ConfigurationError: the cache cannot hold one guided sequence, or there is no such device.
             Unavailable: a tensor-parallel rank did not start.
             InternalError: the model does not run on this device.
@@ -110,11 +116,13 @@ class Engine:
             raise ConfigurationError(f"must be at least {GUIDED_ROWS}", field="MEDMAX_MAX_BATCH")
         dtype = dtype or dtype_of(settings)
         self.checkpoint, self._vocabulary = checkpoint, checkpoint.vocabulary
+        self.adapters = open_adapters(settings, checkpoint)
         self._limits = Limits(
             checkpoint.vocabulary,
             checkpoint.generation,
             checkpoint.config.context,
             checkpoint.codes_per_image,
+            tuple(self.adapters),
         )
         part = Part(
             checkpoint,
@@ -125,6 +133,7 @@ class Engine:
             blocks or _blocks(checkpoint, settings, dtype),
             settings.threads or os.cpu_count() or 1,
             settings.touch_cache,
+            tuple(self.adapters.values()),
         )
         self._team: Team | None = None
         if part.size > 1:
@@ -140,6 +149,7 @@ class Engine:
             reuse=settings.prefix_cache,
             window=settings.speculative_codes,
             codes=checkpoint.vocabulary.n_codes,
+            seeds=[bytes.fromhex(adapter.digest) for adapter in self.adapters.values()],
         )
         decoding = Decoding(checkpoint.vocabulary, self._batch)
         self._condition = threading.Condition()
@@ -172,6 +182,7 @@ class Engine:
 
         Raises:
             InvalidInput: a field is out of range.
+            ModelNotFound: there is no such adapter.
             Overloaded: the line of waiting requests is full.
             Unavailable: the engine is going down or has failed.
         """
@@ -280,7 +291,7 @@ class Engine:
     def _run(self) -> None:
         try:
             with torch.inference_mode():
-                for work in trials(self.checkpoint.config, self._batch.device):
+                for work in trials(self.checkpoint.config, self._batch.device, bool(self.adapters)):
                     self._compute(work)
                 self._ready.set()
                 while self._wait_for_work():

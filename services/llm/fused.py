@@ -17,7 +17,8 @@ from torch.nn import functional
 from services.checkpoint.config import ModelConfig
 from services.llm.attention import attention_for, raw
 from services.llm.kv_cache import KVCache
-from services.llm.runner import Runner
+from services.llm.lora import PRODUCTS, Adapters
+from services.llm.runner import Runner, Weights
 from services.llm.step import Step
 
 Forward = Callable[[Step], Tensor]
@@ -63,18 +64,19 @@ class Fused:
             config.swin_norm,
         )
         self._cache = raw(cache.keys), raw(cache.values)
+        self._adapters = _stacked_adapters(runner.adapters, layers[0], cpu.panels) if runner.adapters else ()
         self._pool = ThreadPoolExecutor(threads - 1, "layers") if threads > 1 else None
 
     def __call__(self, step: Step) -> Tensor:
         runner = self._runner
         x = _at_least_float32(functional.embedding(step.ids, runner.embedding))
         q = torch.empty(len(x), *self._heads, dtype=x.dtype)
-        self._read(step, x.numpy(), q.numpy())
+        self._read(step, x.numpy(), q.numpy(), (step.owners, *self._adapters) if step.shares else None)
         return runner.normed(x[step.last].to(runner.dtype))
 
-    def _read(self, step: Step, x: NDArray[np.generic], q: NDArray[np.generic]) -> None:
+    def _read(self, step: Step, x: NDArray[np.generic], q: NDArray[np.generic], adapters: Any) -> None:
         count, layers, c = len(x), self._runner.config.num_hidden_layers, self._cpu
-        shared = (self._weights, self._cache, step.host, x, q)
+        shared = (self._weights, self._cache, step.host, x, q, adapters)
         if self._pool is None or count * self._runner.parameters < self._least:
             self._read_layers(*shared, 0, count, 0, layers, c.WHOLE)
             return
@@ -101,6 +103,33 @@ class Fused:
         for other in others:
             if not other.cancelled():
                 other.result()
+
+
+def _stacked_adapters(
+    adapters: Adapters, like: Weights, panels: Callable[[NDArray[Any]], NDArray[Any]]
+) -> tuple[NDArray[Any], ...]:
+    """For qkv, out, gate_up and down in turn a and b of every layer and adapter, as the compiled layers read them.
+
+    Filled up with zeros, so that all have one rank and those that change nothing add nothing.
+    """
+    found: list[NDArray[Any]] = []
+    for product in PRODUCTS:
+        each = [low for layer in adapters.layers for low in layer[product]]
+        size, width = getattr(like, product).shape
+        rank = max((low.a.shape[1] for low in each if low), default=1)
+        downs, ups = [], []
+        for low in each:
+            a = like.qkv.new_zeros(size, rank)
+            if low is not None:
+                a[:, : low.a.shape[1]] = low.a
+            downs.append(panels(raw(a)))
+            b = like.qkv.new_zeros(downs[0].shape[0] * downs[0].shape[2], width)
+            if low is not None:
+                b[: len(low.b)] = low.b
+            ups.append(panels(raw(b)))
+        for parts in (downs, ups):
+            found.append(np.stack(parts).reshape(len(adapters.layers), -1, *parts[0].shape))
+    return tuple(found)
 
 
 def _even(rows: NDArray[np.int64], shares: int) -> list[int]:

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from services.checkpoint import Checkpoint
+from services.checkpoint.adapter import Adapter, open_adapter
+from services.config import Settings
+from services.errors import MedMaxError
 from services.llm.model import Chameleon
 
 
@@ -36,3 +39,20 @@ def load_model(
         model = Chameleon(checkpoint.config)
     model.load_state_dict(load_state(checkpoint, device, dtype), assign=True)
     return model.eval().requires_grad_(False)
+
+
+def open_adapters(settings: Settings, checkpoint: Checkpoint) -> dict[str, Adapter]:
+    """The adapters that the settings name, checked against their base; their tensors are read later.
+
+    Raises:
+        CheckpointError: one is missing, damaged, for another checkpoint, or they are too large together.
+    """
+    found: dict[str, Adapter] = {}
+    left = settings.adapter_bytes
+    for name, folder in settings.adapters.items():
+        try:
+            found[name] = open_adapter(folder, checkpoint, limit=left, stated=True)
+        except MedMaxError as error:
+            raise error.under(f"MEDMAX_ADAPTERS[{name}]") from None
+        left -= found[name].nbytes
+    return found

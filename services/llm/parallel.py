@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, distributed
 
 from services.checkpoint import Checkpoint
+from services.checkpoint.adapter import Adapter
 from services.errors import CheckpointError, ConfigurationError, MedMaxError, Unavailable
 from services.llm.compute import Computer, Work
 from services.llm.fused import forward_for
@@ -34,7 +35,7 @@ from services.llm.group import Group, TorchGroup
 from services.llm.kv_cache import KVCache
 from services.llm.load import load_state
 from services.llm.runner import Runner
-from services.llm.step import Chunk, Step
+from services.llm.step import Chunk, Share, Step
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Part:
     blocks: int
     threads: int
     touch: bool
+    adapters: tuple[Adapter, ...] = ()
 
     def build(self, group: Group) -> tuple[Computer, KVCache]:
         """This rank's computer.
@@ -65,7 +67,7 @@ class Part:
         """
         device = f"cuda:{group.rank}" if self.device == "cuda" else self.device
         state = load_state(self.checkpoint, device, self.dtype, group.rank, group.size)
-        runner = Runner(self.checkpoint.config, state, group)
+        runner = Runner(self.checkpoint.config, state, group, self.adapters)
         cache = KVCache(runner.config, self.blocks, self.dtype, runner.device, group.size)
         if self.touch:
             cache.touch()
@@ -189,14 +191,15 @@ def _packed(work: Work) -> tuple[Any, ...]:
     step = work.step
     arrays = (step.rows, step.positions, step.tables, step.last, step.ends, work.text, work.codes)
     chunks = tuple((c.start, c.count, c.row, c.position) for c in step.chunks)
-    return tuple(array.cpu().numpy() for array in arrays), step.singles, step.extent, chunks
+    shares = tuple((s.adapter, None if s.tokens is None else s.tokens.cpu().numpy()) for s in step.shares)
+    return tuple(array.cpu().numpy() for array in arrays), step.singles, step.extent, chunks, shares
 
 
 def _unpacked(message: tuple[Any, ...], group: Group, device: torch.device) -> Work:
     def tensor(array: Any) -> Tensor:
         return torch.from_numpy(np.array(array)).to(device)
 
-    arrays, singles, extent, chunks = message
+    arrays, singles, extent, chunks, shares = message
     rows, positions, tables, last, ends, text, codes = map(tensor, arrays)
     step = Step(
         ids=group.share(torch.empty_like(rows)),
@@ -208,6 +211,7 @@ def _unpacked(message: tuple[Any, ...], group: Group, device: torch.device) -> W
         chunks=tuple(Chunk(*chunk) for chunk in chunks),
         last=last,
         ends=ends,
+        shares=tuple(Share(adapter, None if n is None else tensor(n)) for adapter, n in shares),
     )
     return Work(step, text, codes)
 

@@ -48,7 +48,8 @@ class GenerationRequest:
     """One answer to one prompt; the fields' limits are those of `medmax.v1.LanguageModelGenerateRequest`.
 
     `caller` is who asks, for fair shares; `preview_codes` asks for a `Preview` each time so many codes more are drawn;
-    `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand.
+    `any_pictures` admits pictures of any number of codes in the prompt, for checks of a model by hand; `adapter` names
+    one of the engine's, empty = none.
     """
 
     prompt_ids: Sequence[int] | NDArray[np.int64]
@@ -63,6 +64,7 @@ class GenerationRequest:
     any_pictures: bool = False
     caller: str = ""
     preview_codes: int = 0
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Job:
         limit: largest total of prompt and answer, in tokens.
         max_images: pictures that the answer may hold; 0 in text mode.
         prompt_images: pictures in the prompt.
+        adapter: which of the engine's, from 1; 0 = none.
     """
 
     prompt: NDArray[np.int64]
@@ -105,3 +108,4 @@ class Job:
     deadline: Deadline | None
     caller: str = ""
     preview_codes: int = 0
+    adapter: int = 0

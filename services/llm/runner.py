@@ -5,17 +5,19 @@ The same function as `model.Chameleon`, whose docstrings and names hold here too
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from services.checkpoint.adapter import Adapter
 from services.checkpoint.config import ModelConfig
 from services.checkpoint.sharding import bounds
 from services.llm.attention import Attention
 from services.llm.group import Alone, Group
+from services.llm.lora import Adapters, Added
 from services.llm.model import Rotary, rotate
 from services.llm.step import Step
 
@@ -66,7 +68,13 @@ class Runner:
     channels and of the vocabulary.
     """
 
-    def __init__(self, config: ModelConfig, state: Mapping[str, Tensor], group: Group | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        state: Mapping[str, Tensor],
+        group: Group | None = None,
+        adapters: Sequence[Adapter] = (),
+    ) -> None:
         """state: the weights under Hugging Face's names, or this rank's part of them; if a dict, it is emptied."""
         self.config, self.group = config, group or Alone()
         left = state if isinstance(state, dict) else dict(state)
@@ -85,6 +93,7 @@ class Runner:
         """Weights of the matrices that every token passes through on this rank."""
         self.rotary = Rotary(config)
         _, self.first_id, self._end_id = bounds(config, "model.embed_tokens.weight", self.group.rank, size)
+        self.adapters = Adapters(adapters, config, self.group, self.dtype, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -105,8 +114,9 @@ class Runner:
         x = self.embed(step.ids)
         cos, sin = self.rotary.at(step.positions, x)
         for index, layer in enumerate(self._layers):
-            q, k, v = self._project(layer, x, cos, sin)
-            x = self._after(layer, x, attention(index, q, k, v, step))
+            added = self.adapters.at(index, step.shares)
+            q, k, v = self._project(layer, x, cos, sin, added)
+            x = self._after(layer, x, attention(index, q, k, v, step), added)
         return self.normed(x[step.last])
 
     def normed(self, x: Tensor) -> Tensor:
@@ -126,28 +136,31 @@ class Runner:
         x = functional.embedding((ids - self.first_id).clamp(0, len(self.embedding) - 1), self.embedding)
         return self.group.sum(x.masked_fill_(~mine.unsqueeze(1), 0))
 
-    def _project(self, layer: Weights, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(
+        self, layer: Weights, x: Tensor, cos: Tensor, sin: Tensor, added: Added
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x [N, hidden] → q [N, heads, head_dim], k and v [N, kv_heads, head_dim], q and k rotated."""
         normed = x if self.config.swin_norm else self._rms(x, layer.input_norm)
-        heads = (normed @ layer.qkv).view(len(x), -1, self.config.head_dim)
+        heads = added("qkv", normed, normed @ layer.qkv).view(len(x), -1, self.config.head_dim)
         qk, v = torch.split(heads, [self.heads + self.kv_heads, self.kv_heads], 1)
         qk = functional.layer_norm(qk, qk.shape[-1:], eps=1e-5)
         qk = rotate(torch.addcmul(layer.head_bias, qk, layer.head_norm), cos, sin)
         q, k = torch.split(qk, [self.heads, self.kv_heads], 1)
         return q, k, v
 
-    def _after(self, layer: Weights, x: Tensor, mixed: Tensor) -> Tensor:
+    def _after(self, layer: Weights, x: Tensor, mixed: Tensor, added: Added) -> Tensor:
         """The residual stream with attention's output and the feed-forward block's added."""
-        attended = self.group.sum(mixed @ layer.out)
+        attended = self.group.sum(added("out", mixed, mixed @ layer.out))
         if self.config.swin_norm:
             x = x + self._rms(attended, layer.input_norm)
-            return x + self._rms(self._feed_forward(layer, x), layer.post_norm)
+            return x + self._rms(self._feed_forward(layer, x, added), layer.post_norm)
         x = x + attended
-        return x + self._feed_forward(layer, self._rms(x, layer.post_norm))
+        return x + self._feed_forward(layer, self._rms(x, layer.post_norm), added)
 
-    def _feed_forward(self, layer: Weights, x: Tensor) -> Tensor:
-        gate, up = (x @ layer.gate_up).chunk(2, -1)
-        return self.group.sum((functional.silu(gate) * up) @ layer.down)
+    def _feed_forward(self, layer: Weights, x: Tensor, added: Added) -> Tensor:
+        gate, up = added("gate_up", x, x @ layer.gate_up).chunk(2, -1)
+        gated = functional.silu(gate) * up
+        return self.group.sum(added("down", gated, gated @ layer.down))
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         wide = x.float() if x.dtype.itemsize < 4 else x

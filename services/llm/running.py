@@ -103,7 +103,7 @@ class Running:
         prompts = companion_prompts(self._batch.ids(row), sequence.job.sampling, self._limits.vocabulary)
         row.weight = 1.0 if not prompts else sequence.job.sampling.guidance_text
         for weight, prompt in prompts:
-            companion = Row(sequence, weight)
+            companion = Row(sequence, weight, sequence.job.adapter)
             sequence.companions.append(companion)
             self._batch.add(companion, prompt)
 

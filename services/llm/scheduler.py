@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from services.errors import Cancelled, DeadlineExceeded, MedMaxError
 from services.llm.answers import Answers
 from services.llm.batch import Batch
-from services.llm.blocks import prefix_keys
 from services.llm.compute import Work
 from services.llm.decoding import Decoding
 from services.llm.kv_cache import BLOCK
@@ -196,7 +195,7 @@ class Scheduler:
         if sequence.stashed:
             return True
         if sequence.keys is None:
-            sequence.keys = prefix_keys(sequence.job.prompt[:-1], BLOCK)
+            sequence.keys = self._batch.keys(sequence.job.prompt[:-1], sequence.job.adapter)
         missing = self._batch.pool.first_missing(sequence.keys)
         if missing is None:
             return True

@@ -33,6 +33,7 @@ class Row:
 
     Attributes:
         weight: what its logits count for in the guided mixture.
+        adapter: what it runs under; see `Job`.
         index: its place in the batch; -1 = none.
         blocks: cache blocks that hold its positions, in order.
         keys: what its full blocks are found by, as far as known.
@@ -41,6 +42,7 @@ class Row:
 
     sequence: Sequence
     weight: float = 1.0
+    adapter: int = 0
     index: int = -1
     blocks: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
@@ -112,7 +114,7 @@ class Sequence:
     drafting: bool = False
 
     def __post_init__(self) -> None:
-        self.row = Row(self)
+        self.row = Row(self, adapter=self.job.adapter)
         self.rows_needed = 1 + most_companions(self.job)
 
     @cached_property

@@ -43,14 +43,20 @@ class LanguageModelServicer:
         self.engine = engine
         self._settings = settings
         self._grid = engine.checkpoint.grid
-        self._model = common_pb2.ModelVersion(id=settings.model_id, digest=engine.checkpoint.digest)
+        base = engine.checkpoint.digest
+        self._models = {"": common_pb2.ModelVersion(id=settings.model_id, digest=base)}
+        for name, adapter in engine.adapters.items():
+            version = common_pb2.ModelVersion(
+                id=f"{settings.model_id}:{name}", digest=adapter.digest_with(base)
+            )
+            self._models[name] = version
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LanguageModelServicer:
         """Load the checkpoint and start an engine on it.
 
         Raises:
-            CheckpointError: the checkpoint is incomplete or damaged.
+            CheckpointError: the checkpoint or an adapter is incomplete or damaged.
             ConfigurationError: the settings do not fit it.
         """
         return cls(Engine(open_checkpoint(settings.checkpoint, settings.vqgan), settings), settings)
@@ -61,12 +67,12 @@ class LanguageModelServicer:
         """Events of one answer; closing the iterator cancels the work.
 
         Raises:
-            InvalidInput, ContextOverflow, Overloaded, DeadlineExceeded, Unavailable: as in `llm.proto`.
+            InvalidInput, ContextOverflow, ModelNotFound, Overloaded, DeadlineExceeded, Unavailable: as in `llm.proto`.
         """
         stream = self.engine.submit(self._request(request))
         try:
             async for event in stream:
-                yield self._event(event)
+                yield self._event(event, self._models[request.adapter])
         finally:
             stream.cancel()
 
@@ -96,10 +102,11 @@ class LanguageModelServicer:
             priority=_PRIORITIES[message.priority],
             caller=message.caller,
             preview_codes=message.preview_codes,
+            adapter=message.adapter,
             deadline=Deadline.after(message.context.timeout_ms, self._settings.request_timeout_s),
         )
 
-    def _event(self, event: events.Event) -> llm_pb2.LanguageModelEvent:
+    def _event(self, event: events.Event, model: common_pb2.ModelVersion) -> llm_pb2.LanguageModelEvent:
         if isinstance(event, events.Text):
             span = llm_pb2.TextSpan(
                 text=event.text, token_ids=event.token_ids, logprobs=map(_logprob, event.logprobs)
@@ -129,7 +136,7 @@ class LanguageModelServicer:
                     seed=usage.seed,
                 ),
                 text_confidence=_confidence(event.text_confidence),
-                model=self._model,
+                model=model,
                 queue_ms=event.queue_ms,
                 first_token_ms=event.first_token_ms,
             )

@@ -27,6 +27,19 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Tokens of a step that run under one adapter.
+
+    Attributes:
+        adapter: which, from 0.
+        tokens: int64 [n], their places in the step; None where they are all of it.
+    """
+
+    adapter: int
+    tokens: Tensor | None
+
+
+@dataclass(frozen=True)
 class Step:
     """N tokens of any rows; those of one row in order.
 
@@ -38,6 +51,7 @@ class Step:
         chunks: the rest.
         last: int64 [R], which tokens' hidden states are wanted.
         ends: int64 [R], where these are kept: row · window, and for drafts the places after it.
+        shares: who runs under which adapter; empty where nobody runs under any.
     """
 
     ids: Tensor
@@ -49,6 +63,15 @@ class Step:
     chunks: tuple[Chunk, ...]
     last: Tensor
     ends: Tensor
+    shares: tuple[Share, ...] = ()
+
+    @cached_property
+    def owners(self) -> NDArray[np.int64]:
+        """The adapter that each token runs under, from 1, [N]; 0 = none. For a step on the CPU."""
+        owners = np.zeros(len(self.rows), np.int64)
+        for share in self.shares:
+            owners[slice(None) if share.tokens is None else share.tokens.numpy()] = share.adapter + 1
+        return owners
 
     @cached_property
     def host(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.checkpoint import GenerationDefaults, Vocabulary
-from services.errors import ContextOverflow, InvalidInput
+from services.errors import ContextOverflow, InvalidInput, ModelNotFound
 from services.llm.request import GenerationRequest, Job, OutputMode, Sampling, SamplingRequest
 
 MAX_IMAGES, MAX_STOPS, MAX_STOP_CHARS, MAX_TOP_LOGPROBS, MAX_PREVIEW_CODES = 16, 4, 64, 20, 65535
+NO_ADAPTER = "no such adapter is served here"
 _DEFAULT_IMAGES = {OutputMode.TEXT: 0, OutputMode.IMAGE: 1, OutputMode.INTERLEAVED: 4}
 
 
@@ -25,6 +26,7 @@ class Limits:
     generation: GenerationDefaults
     context: int
     codes_per_image: int
+    adapters: tuple[str, ...] = ()
 
     @property
     def span(self) -> int:
@@ -38,7 +40,10 @@ def resolve(request: GenerationRequest, limits: Limits) -> Job:
     Raises:
         InvalidInput: a field is out of range; its name and the limit are in the message.
         ContextOverflow: the prompt, or the prompt with one picture in image mode, exceeds the context.
+        ModelNotFound: there is no such adapter.
     """
+    if request.adapter and request.adapter not in limits.adapters:
+        raise ModelNotFound(NO_ADAPTER, field="adapter")
     prompt, images = _prompt(request, limits)
     length = len(prompt)
     sampling = _sampling(request.sampling, limits.generation)
@@ -86,6 +91,7 @@ def resolve(request: GenerationRequest, limits: Limits) -> Job:
         deadline=request.deadline,
         caller=request.caller,
         preview_codes=request.preview_codes,
+        adapter=limits.adapters.index(request.adapter) + 1 if request.adapter else 0,
     )
 
 

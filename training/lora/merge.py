@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from services.checkpoint import Checkpoint, open_checkpoint
+from services.checkpoint.adapter import WEIGHTS, Adapter, open_adapter
 from services.checkpoint.convert import convert
 from services.checkpoint.staging import Advance
 from services.checkpoint.stored import require_finite
 from services.checkpoint.tensors import Weights
-from training.lora.adapter import WEIGHTS, Adapter, open_adapter
 
 
 class MergedWeights(Weights):

@@ -11,8 +11,6 @@ from typing import Any, Self
 
 from services.errors import InvalidInput
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 @dataclass(frozen=True)
 class Recipe:

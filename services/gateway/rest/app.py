@@ -17,6 +17,7 @@ from services import metrics
 from services.config import Settings
 from services.deadline import Deadline
 from services.errors import InvalidInput, MedMaxError, ModelNotFound, NotFound
+from services.gateway.access import model_name
 from services.gateway.assistant import Assistant
 from services.gateway.auth import Gate
 from services.gateway.rest import chat, docs, images, media, render
@@ -65,7 +66,8 @@ class Rest:
         if prepared.fetches:
             await until_disconnect(request.receive, self._fetch(prepared, deadline))
         prepared.request.context.CopyFrom(_context(request, deadline))
-        completion = Completion.of(prepared.request, self._settings.model_id)
+        served = model_name(self._settings.model_id, prepared.request.adapter)
+        completion = Completion.of(prepared.request, served)
         events = self._assistant.generate(prepared.request, caller)
         try:
             if not prepared.stream:
@@ -120,14 +122,13 @@ class Rest:
         return await asyncio.to_thread(lambda: _json(render.interaction(found)))
 
     async def models(self, request: Request) -> Response:
-        self._admit(request)
-        return _json({"object": "list", "data": [self._model()]})
+        ids = self._assistant.access.models(self._admit(request))
+        return _json({"object": "list", "data": [self._model(model_id) for model_id in ids]})
 
     async def model(self, request: Request, model_id: str) -> Response:
-        self._admit(request)
-        if model_id != self._settings.model_id:
+        if model_id not in self._assistant.access.models(self._admit(request)):
             raise ModelNotFound(f"no such model here; {self._settings.model_id} is served", field="model")
-        return _json(self._model())
+        return _json(self._model(model_id))
 
     async def healthz(self) -> Response:
         return _json({"status": "ok"})
@@ -160,9 +161,9 @@ class Rest:
             )
         return Deadline.after(int(given or 0), self._settings.request_timeout_s)
 
-    def _model(self) -> dict[str, Any]:
+    def _model(self, model_id: str) -> dict[str, Any]:
         return {
-            "id": self._settings.model_id,
+            "id": model_id,
             "object": "model",
             "created": self._started,
             "owned_by": "medmax",

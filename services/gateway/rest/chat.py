@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from services.config import Settings
 from services.errors import InvalidInput, UnsupportedField
+from services.gateway.access import split_model
 from services.gateway.limits import MAX_INPUT_IMAGES, SAMPLING
 from services.gateway.rest import dialect, media
 from services.gateway.rest.body import parse_object
@@ -59,7 +60,8 @@ class Prepared:
     def set_common(self, body: Common) -> None:
         """Fields that the chat and the images dialect share; sampling fields by their own names."""
         request = self.request
-        request.model = body.model or ""
+        request.model, request.adapter = split_model(body.model or "")
+        self.names.add("adapter", "model")
         request.visible_mark = bool(body.visible_mark)
         request.consent_training = bool(body.consent_training)
         if body.store is not None:

@@ -121,7 +121,9 @@ class StreamOptions(Strict):
 class Common(Strict):
     """Fields of every request that generates."""
 
-    model: Annotated[str, Field(max_length=128)] | None = Field(None, description="none: the served model")
+    model: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="one that `GET /v1/models` lists; none: the served model"
+    )
     seed: Annotated[int, Field(ge=0, le=limits.MAX_SEED)] | None = None
     image_temperature: Temperature | None = None
     image_top_p: Nucleus | None = None

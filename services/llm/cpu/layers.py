@@ -10,7 +10,7 @@ import numpy as np
 
 from services.llm.cpu.attention import attend_one
 from services.llm.cpu.numbers import MATHS, exp, keep
-from services.llm.cpu.product import product
+from services.llm.cpu.product import adapt, product
 from services.llm.cpu.tile import LANES
 
 _TOKENS = 48  # read at a time: what lies between two products stays in the processor's own cache
@@ -68,7 +68,9 @@ def _place_heads(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _before(layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, first: int, last: int) -> None:
+def _before(
+    layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, adapters: Any, first: int, last: int
+) -> None:
     """A layer up to attention for the tokens `first` to `last`: q, and k and v in the cache."""
     qkv, _, _, _, head_norm, head_bias, input_norm, _, cos, sin, eps, swin = weights
     keys, values = cache
@@ -84,6 +86,8 @@ def _before(layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, fi
         else:
             _normed(part, count, size, input_norm[layer], eps, normed)
         product(normed, count, qkv[layer], fused)
+        if adapters is not None:
+            adapt(normed, count, adapters[0][start:], adapters[1][layer], adapters[2][layer], fused)
         for i in range(count):
             n = start + i
             at = positions[n]
@@ -119,7 +123,9 @@ def _add(x: Any, first: int, rows: int, size: int, more: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _after(layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, first: int, last: int) -> None:
+def _after(
+    layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, adapters: Any, first: int, last: int
+) -> None:
     """The rest of a layer for the tokens `first` to `last`: x with attention's and the feed-forward block's output added."""
     _, out, gate_up, down, _, _, input_norm, post_norm, _, _, eps, swin = weights
     keys, values = cache
@@ -138,6 +144,9 @@ def _after(layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, fir
             n = start + i
             attend_one(q[n], keys[layer], values[layer], tables[rows[n]], positions[n] + 1, scores, mixed[i])
         product(mixed.reshape(_TOKENS, -1), count, out[layer], more)
+        if adapters is not None:
+            whose = adapters[0][start:]
+            adapt(mixed.reshape(_TOKENS, -1), count, whose, adapters[3][layer], adapters[4][layer], more)
         if swin:
             _normed(more, count, size, input_norm[layer], eps, more)
         _add(x, start, count, size, more)
@@ -146,8 +155,12 @@ def _after(layer: int, weights: Any, cache: Any, where: Any, x: Any, q: Any, fir
         else:
             _normed(x[start : start + count], count, size, post_norm[layer], eps, normed)
         product(normed, count, gate_up[layer], gates)
+        if adapters is not None:
+            adapt(normed, count, adapters[0][start:], adapters[5][layer], adapters[6][layer], gates)
         _gated(gates, count, inner, fed)
         product(fed, count, down[layer], more)
+        if adapters is not None:
+            adapt(fed, count, adapters[0][start:], adapters[7][layer], adapters[8][layer], more)
         if swin:
             _normed(more, count, size, post_norm[layer], eps, more)
         _add(x, start, count, size, more)
@@ -164,6 +177,7 @@ def read(
     where: Any,
     x: Any,
     q: Any,
+    adapters: Any,
     first: int,
     last: int,
     layer: int,
@@ -180,9 +194,11 @@ def read(
         where: tables, rows and positions, as in `attend`.
         x: [N, hidden], the residual stream, which is advanced.
         q: [N, heads, dim], to write in.
+        adapters: each token's adapter (0 = none, 1 the first), then for qkv, out, gate_up and down a and b of all adapters as in
+            `adapt`, [layers, …]; None where no token has one: that is compiled apart.
     """
     for index in range(layer, end):
         if part & BEFORE:
-            _before(index, weights, cache, where, x, q, first, last)
+            _before(index, weights, cache, where, x, q, adapters, first, last)
         if part & AFTER:
-            _after(index, weights, cache, where, x, q, first, last)
+            _after(index, weights, cache, where, x, q, adapters, first, last)

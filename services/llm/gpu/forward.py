@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 from services.llm.attention import chunk_attention
 from services.llm.gpu import kernels
 from services.llm.kv_cache import BLOCK, KVCache, blocks_for
+from services.llm.lora import Added
 from services.llm.runner import Runner, Weights
-from services.llm.step import Chunk, Step
+from services.llm.step import Chunk, Share, Step
 
 # Positions that one program attends to. Fewer keep more of the card busy for a single long row, more cost less to merge.
 _PART = 256
@@ -48,7 +49,7 @@ class GpuForward:
     """Reads a step's tokens, as `fused.Forward`. Use from one thread, under `torch.inference_mode`.
 
     Steps in which no row reads a long piece are padded to one of a few sizes and replayed as a CUDA graph, which is
-    recorded when the object is made; others, and those of a tensor-parallel group, run kernel by kernel.
+    recorded when the object is made; others, those with adapters and those of a tensor-parallel group run kernel by kernel.
     """
 
     def __init__(self, runner: Runner, cache: KVCache, most: int, record: Record | None = None) -> None:
@@ -83,11 +84,13 @@ class GpuForward:
     def __call__(self, step: Step) -> Tensor:
         """Normed hidden states of the tokens `step.last`, [R, hidden_size]."""
         count = len(step.ids)
-        size = None if step.chunks else min((size for size in self._graphs if size >= count), default=None)
+        size = None
+        if not step.chunks and not step.shares:
+            size = min((size for size in self._graphs if size >= count), default=None)
         if size is None:
             full = torch.full((1,), count, dtype=torch.int32, device=step.ids.device)
             tokens = Tokens(step.ids, step.rows, step.positions, step.tables, full)
-            return self._read(tokens, step.chunks)[step.last]
+            return self._read(tokens, step.chunks, step.shares)[step.last]
         tokens, replay, out = self._graphs[size]
         tokens.ids[:count].copy_(step.ids)
         tokens.rows[:count].copy_(step.rows)
@@ -99,32 +102,32 @@ class GpuForward:
 
     def _recorded(self, record: Record, tokens: Tokens) -> tuple[Replay, Tensor]:
         with torch.inference_mode():
-            return record(lambda: self._read(tokens, ()))
+            return record(lambda: self._read(tokens))
 
-    def _read(self, tokens: Tokens, chunks: tuple[Chunk, ...]) -> Tensor:
+    def _read(self, tokens: Tokens, chunks: tuple[Chunk, ...] = (), shares: Sequence[Share] = ()) -> Tensor:
         """Normed hidden states, [N, hidden_size]."""
         runner, config = self._runner, self._runner.config
         x = runner.embed(tokens.ids)
         normed = x if config.swin_norm else self._norm(x, self._layers[0].input_norm)
         for index, layer in enumerate(self._layers):
-            attended = runner.group.sum(self._attend(index, layer, normed, tokens, chunks) @ layer.out)
+            added = runner.adapters.at(index, shares)
+            mixed = self._attend(index, added("qkv", normed, normed @ layer.qkv), tokens, chunks)
+            attended = runner.group.sum(added("out", mixed, mixed @ layer.out))
             if config.swin_norm:
                 self._norm_add(x, attended, layer.input_norm)
-                self._norm_add(x, self._feed_forward(layer, x), layer.post_norm)
+                self._norm_add(x, self._feed_forward(layer, x, added), layer.post_norm)
                 normed = x
                 continue
             normed = self._norm(x, layer.post_norm, attended)
             after = self._layers[index + 1].input_norm if index + 1 < len(self._layers) else runner.norm
-            normed = self._norm(x, after, self._feed_forward(layer, normed))
+            normed = self._norm(x, after, self._feed_forward(layer, normed, added))
         return self._norm(x, runner.norm) if config.swin_norm else normed
 
-    def _attend(
-        self, index: int, layer: Weights, normed: Tensor, tokens: Tokens, chunks: tuple[Chunk, ...]
-    ) -> Tensor:
-        """Attention's output before its projection, [N, heads · head_dim]."""
-        n, dim, heads, kv_heads = len(normed), self._runner.config.head_dim, self._heads, self._kv_heads
-        projected = normed @ layer.qkv
-        q = normed.new_zeros(n, heads, dim)
+    def _attend(self, index: int, projected: Tensor, tokens: Tokens, chunks: tuple[Chunk, ...]) -> Tensor:
+        """Attention's output before its projection, [N, heads · head_dim]; `projected` holds q, k and v."""
+        layer, n = self._layers[index], len(projected)
+        dim, heads, kv_heads = self._runner.config.head_dim, self._heads, self._kv_heads
+        q = projected.new_zeros(n, heads, dim)
         keys, values = self._cache.keys[index], self._cache.values[index]
         where = (tokens.rows, tokens.positions, tokens.tables, tokens.count)
         width = tokens.tables.shape[1]
@@ -151,12 +154,12 @@ class GpuForward:
             mixed[piece] = chunk_attention(keys, values, q[piece], chunk, tokens.tables)
         return mixed.flatten(1)
 
-    def _feed_forward(self, layer: Weights, x: Tensor) -> Tensor:
-        gate_up = x @ layer.gate_up
+    def _feed_forward(self, layer: Weights, x: Tensor, added: Added) -> Tensor:
+        gate_up = added("gate_up", x, x @ layer.gate_up)
         width, block = gate_up.shape[1] // 2, 1024
         out = gate_up.new_empty(len(x), width)
         kernels.gate[(len(x), triton.cdiv(width, block))](gate_up, out, width, WIDE=self._wide, BLOCK=block)
-        return self._runner.group.sum(out @ layer.down)
+        return self._runner.group.sum(added("down", out, out @ layer.down))
 
     def _norm(self, x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
         """RMSNorm of x, to which `added` is added first, in place."""

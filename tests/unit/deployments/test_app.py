@@ -21,9 +21,12 @@ def test_keys_travel_as_digests() -> None:
 
 
 def test_paths_do_not_depend_on_the_working_folder() -> None:
-    moved = portable(Settings(data_dir=Path("var"), checkpoint=Path("models/x")))
+    moved = portable(
+        Settings(data_dir=Path("var"), checkpoint=Path("models/x"), adapters={"a": Path("adapters/a")})
+    )
     assert moved.data_dir.is_absolute()
     assert moved.checkpoint.is_absolute()
+    assert moved.adapters["a"].is_absolute()
 
 
 def test_ray_is_kept_on_loopback_only_where_the_host_is(tmp_path: Path) -> None:

@@ -108,13 +108,17 @@ def test_processes_share_a_page_and_the_dead_leave_it(tmp_path: Path) -> None:
     workers[1].wait()
 
 
-async def test_an_answers_tokens_are_counted_by_modality_and_its_times_observed() -> None:
+async def test_an_answers_tokens_are_counted_by_modality_and_adapter_and_its_times_observed() -> None:
     def sample(name: str, **labels: str) -> float:
         return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
 
     names = ("queue_seconds", "first_token_seconds", "token_seconds")
     before = [sample(f"medmax_llm_{name}_count") for name in names]
-    counted = {kind: sample("medmax_llm_tokens_total", modality=kind) for kind in ("text", "image")}
+
+    def tokens(kind: str) -> float:
+        return sample("medmax_llm_tokens_total", modality=kind, adapter="report")
+
+    counted = {kind: tokens(kind) for kind in ("text", "image")}
     closed = False
 
     async def answer() -> AsyncIterator[llm_pb2.LanguageModelEvent]:
@@ -124,15 +128,17 @@ async def test_an_answers_tokens_are_counted_by_modality_and_its_times_observed(
                 yield llm_pb2.LanguageModelEvent(text=llm_pb2.TextSpan(text="a", token_ids=ids))
             yield llm_pb2.LanguageModelEvent(image=llm_pb2.ImageSpan())
             usage = common_pb2.Usage(completion_tokens=22, completion_image_tokens=16)
-            yield llm_pb2.LanguageModelEvent(finish=llm_pb2.Finish(usage=usage, queue_ms=3, first_token_ms=5))
+            model = common_pb2.ModelVersion(id="medmax-phantom:report")
+            finish = llm_pb2.Finish(usage=usage, model=model, queue_ms=3, first_token_ms=5)
+            yield llm_pb2.LanguageModelEvent(finish=finish)
         finally:
             closed = True
 
     assert len([event async for event in metrics.track_tokens(answer())]) == 5
     after = [sample(f"medmax_llm_{name}_count") for name in names]
     assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 2]
-    assert sample("medmax_llm_tokens_total", modality="image") - counted["image"] == 16
-    assert sample("medmax_llm_tokens_total", modality="text") - counted["text"] == 6
+    assert tokens("image") - counted["image"] == 16
+    assert tokens("text") - counted["text"] == 6
     closed = False
     async with aclosing(metrics.track_tokens(answer())) as stream:
         await anext(stream)

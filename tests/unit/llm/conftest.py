@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from services.config import Settings
 from services.llm.engine import Engine
 from services.llm.load import load_model
 from services.llm.model import Chameleon
+from tests.support.adapters import adapted, tiny_adapter
 from tests.support.tiny import tiny_checkpoint
 
 SHAPES = {
@@ -43,10 +45,45 @@ def models(checkpoints: dict[str, Checkpoint]) -> dict[str, Chameleon]:
 
 
 @pytest.fixture(scope="session")
-def engines(checkpoints: dict[str, Checkpoint]) -> Iterator[dict[str, Engine]]:
+def adapters(
+    checkpoints: dict[str, Checkpoint], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Path]]:
+    """For each shape a large adapter of all projections and a small one of some."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return {
+        shape: {
+            "wide": tiny_adapter(folder / f"{shape}-wide", base, seed=1),
+            "narrow": tiny_adapter(
+                folder / f"{shape}-narrow", base, seed=2, rank=2, targets=("k_proj", "v_proj", "down_proj"),
+                lora_alpha=3, use_rslora=True,
+            ),
+        }
+        for shape, base in checkpoints.items()
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def references(
+    checkpoints: dict[str, Checkpoint],
+    models: dict[str, Chameleon],
+    adapters: dict[str, dict[str, Path]],
+) -> dict[tuple[str, str], Chameleon]:
+    """By shape and adapter, "" for none."""
+    found = {(shape, ""): model for shape, model in models.items()}
+    for shape, folders in adapters.items():
+        found |= {(shape, name): adapted(checkpoints[shape], folder) for name, folder in folders.items()}
+    return found
+
+
+@pytest.fixture(scope="session")
+def engines(
+    checkpoints: dict[str, Checkpoint], adapters: dict[str, dict[str, Path]]
+) -> Iterator[dict[str, Engine]]:
     """In float64: with float32, one token in some ten thousand is a tie within rounding, which either side may win."""
-    settings = Settings(threads=1, max_batch=10)
-    engines = {name: Engine(c, settings, dtype=torch.float64) for name, c in checkpoints.items()}
+    engines = {
+        shape: Engine(base, Settings(threads=1, max_batch=10, adapters=adapters[shape]), dtype=torch.float64)
+        for shape, base in checkpoints.items()
+    }
     yield engines
     for engine in engines.values():
         engine.close()

@@ -30,8 +30,8 @@ def prompt(checkpoint: Checkpoint, seed: int, length: int, pictures: int) -> lis
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> dict[str, object]:
-    """Arguments of a greedy request, apart from the prompt's ids."""
+def requests(draw: st.DrawFn, adapters: tuple[str, ...] = ("",)) -> dict[str, object]:
+    """Arguments of a greedy request, apart from the prompt's ids, under one of `adapters`."""
     mode = draw(st.sampled_from(list(OutputMode)))
     least = SPAN if mode is OutputMode.IMAGE else 1
     guidance = st.sampled_from([0.0, 1.0, 1.2, 3.0])
@@ -50,7 +50,16 @@ def requests(draw: st.DrawFn) -> dict[str, object]:
             guidance_image=draw(guidance),
         ),
         "top_logprobs": 0,
+        "adapter": draw(st.sampled_from(adapters)),
     }
+
+
+def mixes(least: int, most: int) -> st.SearchStrategy[list[dict[str, object]]]:
+    """Requests beside each other: all of the base, or of the base and of two adapters."""
+    names: list[tuple[str, ...]] = [("",), ("", "wide", "narrow")]
+    return st.sampled_from(names).flatmap(
+        lambda adapters: st.lists(requests(adapters), min_size=least, max_size=most)
+    )
 
 
 def build(checkpoint: Checkpoint, arguments: dict[str, object]) -> GenerationRequest:
@@ -89,20 +98,20 @@ def assert_same(checkpoint: Checkpoint, got: Answer, expected: naive_llm.NaiveAn
 
 
 @pytest.mark.parametrize("shape", ["mha", "gqa_swin"])
-@given(mix=st.lists(requests(), min_size=1, max_size=8))
+@given(mix=mixes(1, 8))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_mix_answers_as_each_request_would_alone_without_a_cache(
     shape: str,
     mix: list[dict[str, object]],
     engines: dict[str, Engine],
     checkpoints: dict[str, Checkpoint],
-    models: dict[str, Chameleon],
+    references: dict[tuple[str, str], Chameleon],
 ) -> None:
     checkpoint = checkpoints[shape]
     asked = [build(checkpoint, arguments) for arguments in mix]
     answers = engines[shape].generate_batch(asked)
     for request, got in zip(asked, answers, strict=True):
-        expected = naive_llm.answer(checkpoint, models[shape], request)
+        expected = naive_llm.answer(checkpoint, references[shape, request.adapter], request)
         assert_same(checkpoint, got, expected, len(request.prompt_ids))
     engines[shape].check_integrity()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from services.llm.model import Chameleon
 from services.llm.request import GenerationRequest, OutputMode, Priority, SamplingRequest
 from tests.support import naive_llm
 from tests.unit.llm.test_llm_engine import collect
-from tests.unit.llm.test_llm_equivalence import assert_same, build, prompt, requests
+from tests.unit.llm.test_llm_equivalence import assert_same, build, mixes, prompt
 
 
 @contextmanager
@@ -43,7 +44,8 @@ def least(checkpoint: Checkpoint) -> int:
 
 @pytest.mark.parametrize("shape", ["mha", "gqa_swin"])
 @given(
-    mix=st.lists(st.tuples(requests(), st.sampled_from(Priority)), min_size=2, max_size=10),
+    mix=mixes(2, 10),
+    priorities=st.lists(st.sampled_from(Priority), min_size=10, max_size=10),
     chunk=st.sampled_from([16, 17, 40, 2048]),
     rows=st.integers(3, 12),
     reuse=st.booleans(),
@@ -52,16 +54,21 @@ def least(checkpoint: Checkpoint) -> int:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_mix_in_the_smallest_cache_answers_as_each_request_would_alone(
     shape: str,
-    mix: list[tuple[dict[str, object], Priority]],
+    mix: list[dict[str, object]],
+    priorities: list[Priority],
     chunk: int,
     rows: int,
     reuse: bool,
     window: int,
     checkpoints: dict[str, Checkpoint],
-    models: dict[str, Chameleon],
+    references: dict[tuple[str, str], Chameleon],
+    adapters: dict[str, dict[str, Path]],
 ) -> None:
     checkpoint = checkpoints[shape]
-    asked = [build(checkpoint, {**arguments, "priority": priority}) for arguments, priority in mix]
+    asked = [
+        build(checkpoint, {**arguments, "priority": priority})
+        for arguments, priority in zip(mix, priorities, strict=False)
+    ]
     with engine_with(
         checkpoint,
         blocks=least(checkpoint),
@@ -69,10 +76,11 @@ def test_any_mix_in_the_smallest_cache_answers_as_each_request_would_alone(
         prefill_tokens=chunk,
         prefix_cache=reuse,
         speculative_codes=window,
+        adapters=adapters[shape] if any(request.adapter for request in asked) else {},
     ) as engine:
         answers = engine.generate_batch(asked)
     for request, got in zip(asked, answers, strict=True):
-        expected = naive_llm.answer(checkpoint, models[shape], request)
+        expected = naive_llm.answer(checkpoint, references[shape, request.adapter], request)
         assert_same(checkpoint, got, expected, len(request.prompt_ids))
 
 

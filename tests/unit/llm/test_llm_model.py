@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.checkpoint import Checkpoint, ModelConfig
+from services.checkpoint.adapter import Adapter, open_adapter
 from services.llm.attention import Attention, CpuAttention, TorchAttention
 from services.llm.batch import Batch
 from services.llm.fused import Forward, Fused
@@ -33,29 +35,39 @@ BACKENDS: dict[str, Callable[[Runner, KVCache], Forward]] = {
 }
 
 
-def runner_of(model: Chameleon) -> Runner:
-    return Runner(model.config, model.state_dict())
+def runner_of(model: Chameleon, adapters: Sequence[Adapter] = ()) -> Runner:
+    return Runner(model.config, model.state_dict(), adapters=adapters)
 
 
 @pytest.mark.parametrize("backend", list(BACKENDS))
 @pytest.mark.parametrize("shape", ["mha", "gqa_swin"])
-@given(pieces=st.lists(st.tuples(*[st.integers(0, 70)] * 3), max_size=12))
+@given(
+    pieces=st.lists(st.tuples(*[st.integers(0, 70)] * 3), max_size=12),
+    under=st.tuples(*[st.integers(0, 2)] * 3),
+)
 @settings(max_examples=30, deadline=None)
 def test_reading_in_any_pieces_equals_the_full_computation(
     shape: str,
     backend: str,
     pieces: list[tuple[int, ...]],
+    under: tuple[int, ...],
     checkpoints: dict[str, Checkpoint],
     models: dict[str, Chameleon],
+    references: dict[tuple[str, str], Chameleon],
+    adapters: dict[str, dict[str, Path]],
 ) -> None:
-    """Three rows in steps of random numbers of ids each, short and long, beside each other."""
+    """Three rows in steps of random numbers of ids each, short and long, beside each other, under adapters or none."""
     model, config = models[shape], checkpoints[shape].config
     ids = torch.randint(0, config.vocab_size, (3, 100), generator=torch.Generator().manual_seed(1))
-    runner, cache = runner_of(model), KVCache(config, 24, torch.float64, CPU)
+    names = list(adapters[shape])
+    opened = [open_adapter(adapters[shape][name], checkpoints[shape]) for name in names] if any(under) else []
+    runner, cache = runner_of(model, opened), KVCache(config, 24, torch.float64, CPU)
     forward = BACKENDS[backend](runner, cache)
-    batch, rows = Batch(config, 4, cache), [Row(None) for _ in range(3)]  # type: ignore[arg-type]
+    batch = Batch(config, 4, cache, seeds=[bytes.fromhex(adapter.digest) for adapter in opened])
+    rows = [Row(None, adapter=adapter) for adapter in under]  # type: ignore[arg-type]
     with torch.inference_mode():
-        expected = model(ids)
+        of_each = [references[shape, ["", *names][adapter]] for adapter in under]
+        expected = torch.cat([one(ids[i : i + 1]) for i, one in enumerate(of_each)])
         for row, line in zip(rows, ids.numpy(), strict=True):
             batch.add(row, line)
         for piece in [*pieces, (100, 100, 100)]:
@@ -115,24 +127,31 @@ def test_compiled_attention_equals_torchs(dtype: torch.dtype, heads: int, kv_hea
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", ["mha", "gqa_swin"])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "under"), [(1, (0, 0, 0)), (2, (0, 0, 0)), (2, (1, 0, 2))])
 def test_compiled_layers_equal_the_same_layers_in_torch(
-    shape: str, dtype: torch.dtype, threads: int, checkpoints: dict[str, Checkpoint]
+    shape: str,
+    dtype: torch.dtype,
+    threads: int,
+    under: tuple[int, ...],
+    checkpoints: dict[str, Checkpoint],
+    adapters: dict[str, dict[str, Path]],
 ) -> None:
-    """Prompts of unlike lengths beside each other, then a step of one id for each row."""
+    """Prompts of unlike lengths beside each other, under adapters or none, then a step of one id for each row."""
     config = checkpoints[shape].config
     torch.manual_seed(5)
     state = {name: torch.randn(size).mul_(0.1).to(dtype) for name, size in config.shapes().items()}
     caches = [KVCache(config, 40, dtype, CPU) for _ in range(2)]
-    runner, other = Runner(config, dict(state)), Runner(config, dict(state))
+    folders = adapters[shape].values() if any(under) else ()
+    opened = [open_adapter(folder, checkpoints[shape]) for folder in folders]
+    runner, other = (Runner(config, dict(state), adapters=opened) for _ in range(2))
     forwards = [Fused(runner, caches[0], threads, least=0), _with(TorchAttention)(other, caches[1])]
     caches[0].keys.fill_(torch.nan)
     caches[0].values.fill_(torch.nan)
     tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.15}[dtype]
     for forward, cache in zip(forwards, caches, strict=True):
-        batch = Batch(config, 4, cache)
+        batch = Batch(config, 4, cache, seeds=[b"wide", b"narrow"])
         for index, length in enumerate((1, 37, 90)):
-            row = Row(None)  # type: ignore[arg-type]
+            row = Row(None, adapter=under[index])  # type: ignore[arg-type]
             batch.add(row, np.arange(length) % 7 + index)
             assert batch.grow(row, length + 1)
         with torch.inference_mode():

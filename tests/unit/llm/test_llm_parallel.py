@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from services.checkpoint import Checkpoint
 from services.errors import ConfigurationError
@@ -15,18 +15,22 @@ from services.llm.model import Chameleon
 from services.llm.request import GenerationRequest, OutputMode, SamplingRequest
 from tests.support import naive_llm
 from tests.unit.llm.conftest import shared
-from tests.unit.llm.test_llm_equivalence import assert_same, build, prompt, requests
+from tests.unit.llm.test_llm_equivalence import assert_same, build, mixes, prompt
 
 
 @pytest.fixture(scope="module", params=[("mha", 2), ("gqa_swin", 4)], ids=["mha-2", "gqa_swin-4"])
-def team(request: pytest.FixtureRequest, checkpoints: dict[str, Checkpoint]) -> Iterator[tuple[str, Engine]]:
+def team(
+    request: pytest.FixtureRequest,
+    checkpoints: dict[str, Checkpoint],
+    adapters: dict[str, dict[str, Path]],
+) -> Iterator[tuple[str, Engine]]:
     """Four ranks of a model with two key heads: two ranks each keep the same one."""
     shape, size = request.param
-    with shared(checkpoints[shape], size) as engine:
+    with shared(checkpoints[shape], size, adapters=adapters[shape]) as engine:
         yield shape, engine
 
 
-@given(mix=st.lists(requests(), min_size=1, max_size=6))
+@given(mix=mixes(1, 6))
 @settings(
     max_examples=10,
     deadline=None,
@@ -36,14 +40,14 @@ def test_any_mix_answers_as_one_process_would(
     mix: list[dict[str, object]],
     team: tuple[str, Engine],
     checkpoints: dict[str, Checkpoint],
-    models: dict[str, Chameleon],
+    references: dict[tuple[str, str], Chameleon],
 ) -> None:
     shape, engine = team
     checkpoint = checkpoints[shape]
     asked = [build(checkpoint, arguments) for arguments in mix]
     answers = engine.generate_batch(asked)
     for request, got in zip(asked, answers, strict=True):
-        expected = naive_llm.answer(checkpoint, models[shape], request)
+        expected = naive_llm.answer(checkpoint, references[shape, request.adapter], request)
         assert_same(checkpoint, got, expected, len(request.prompt_ids))
     engine.check_integrity()
 

@@ -14,8 +14,11 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from services.checkpoint import Checkpoint, open_checkpoint
+from services.config import Settings
 from services.errors import CheckpointError, InvalidInput
+from services.llm.engine import Engine
 from services.llm.load import load_model
+from services.llm.request import GenerationRequest, OutputMode, SamplingRequest
 from tests.support.instructions import EOT, write_data, write_lines
 from training.lora.merge import merge
 from training.lora.recipe import Job, Recipe
@@ -162,6 +165,35 @@ def test_a_merged_checkpoint_answers_as_its_base_with_the_adapter(
     assert provenance["source"]["digest"] == provenance["adapter"]["base"]["digest"] == checkpoint.digest
     with pytest.raises(CheckpointError, match="exists"):
         merge(tiny, folder / "adapter", tmp_path / "half")
+
+
+def test_a_served_adapter_answers_as_the_merged_checkpoint(
+    trained: tuple[Path, dict[str, Any]], tiny: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Token for token and code for code, greedily, in float32; the base beside it answers something else."""
+    merged = merge(tiny, trained[0] / "adapter", tmp_path / "merged")
+    v = checkpoint.vocabulary
+    picture = v.image_span(range(checkpoint.codes_per_image))
+    greedy = SamplingRequest(temperature=0, image_temperature=0)
+    asked = [
+        GenerationRequest([v.bos, *shown, *v.encode(text), v.end_of_turn], mode, 24, sampling=greedy)
+        for text in ("is it?", "draw a film")
+        for shown in ([], picture)
+        for mode in OutputMode
+    ]
+
+    def answers(base: Checkpoint, adapter: str, **settings: Any) -> list[tuple[Any, ...]]:
+        engine = Engine(base, Settings(threads=1, **settings))
+        try:
+            got = engine.generate_batch([replace(one, adapter=adapter) for one in asked])
+        finally:
+            engine.close()
+        return [(a.text, a.token_ids, [p.codes for p in a.pictures]) for a in got]
+
+    adapters = {"mine": trained[0] / "adapter"}
+    served = answers(checkpoint, "mine", adapters=adapters)
+    assert served == answers(merged, "")
+    assert answers(checkpoint, "", adapters=adapters) == answers(checkpoint, "") != served
 
 
 @pytest.mark.parametrize(

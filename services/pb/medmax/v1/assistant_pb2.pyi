@@ -163,6 +163,7 @@ class GenerateRequest(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     CONSENT_TRAINING_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model id; empty = the served one."""
     mode: _common_pb2.OutputMode.ValueType
@@ -182,6 +183,8 @@ class GenerateRequest(_message.Message):
     """Days to keep it, at most the installation's MEDMAX_RETENTION_DAYS."""
     consent_training: _builtins.bool
     """The patient's or institution's consent allows use as instruction data."""
+    adapter: _builtins.str
+    """Adapter to answer under, one of MEDMAX_ADAPTERS that this caller may use; empty = none."""
     @_builtins.property
     def context(self) -> _common_pb2.RequestContext: ...
     @_builtins.property
@@ -211,10 +214,11 @@ class GenerateRequest(_message.Message):
         store: _builtins.bool | None = ...,
         retention_days: _builtins.int | None = ...,
         consent_training: _builtins.bool = ...,
+        adapter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_image_size", b"_image_size", "_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_retention_days", b"_retention_days", "_store", b"_store", "_top_logprobs", b"_top_logprobs", "context", b"context", "image_size", b"image_size", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "retention_days", b"retention_days", "sampling", b"sampling", "store", b"store", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image_size", b"_image_size", "_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_retention_days", b"_retention_days", "_store", b"_store", "_top_logprobs", b"_top_logprobs", "consent_training", b"consent_training", "context", b"context", "image_format", b"image_format", "image_size", b"image_size", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "messages", b"messages", "mode", b"mode", "model", b"model", "priority", b"priority", "retention_days", b"retention_days", "sampling", b"sampling", "stop", b"stop", "store", b"store", "top_logprobs", b"top_logprobs", "visible_mark", b"visible_mark"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image_size", b"_image_size", "_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_retention_days", b"_retention_days", "_store", b"_store", "_top_logprobs", b"_top_logprobs", "adapter", b"adapter", "consent_training", b"consent_training", "context", b"context", "image_format", b"image_format", "image_size", b"image_size", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "messages", b"messages", "mode", b"mode", "model", b"model", "priority", b"priority", "retention_days", b"retention_days", "sampling", b"sampling", "stop", b"stop", "store", b"store", "top_logprobs", b"top_logprobs", "visible_mark", b"visible_mark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__image_size: _TypeAlias = _typing.Literal["image_size"]  # noqa: Y015
     _WhichOneofArgType__image_size: _TypeAlias = _typing.Literal["_image_size", b"_image_size"]  # noqa: Y015

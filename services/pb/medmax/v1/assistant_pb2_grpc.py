@@ -60,7 +60,7 @@ class AssistantServicer:
 
     def Generate(self, request, context):
         """Events: any number of `text` and `image`, then one `finish`. The interaction is stored before `finish` is
-        sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model.
+        sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model, or no such adapter for this caller.
         RESOURCE_EXHAUSTED: over the key's rate, or overloaded; a `retry-after` trailer gives seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -37,7 +37,7 @@ class AssistantStub:
     def __new__(cls, channel: _aio.Channel) -> AssistantAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_assistant_pb2.GenerateRequest, _assistant_pb2.GenerateEvent]
     """Events: any number of `text` and `image`, then one `finish`. The interaction is stored before `finish` is
-    sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model.
+    sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model, or no such adapter for this caller.
     RESOURCE_EXHAUSTED: over the key's rate, or overloaded; a `retry-after` trailer gives seconds.
     """
     SubmitFeedback: _grpc.UnaryUnaryMultiCallable[_assistant_pb2.SubmitFeedbackRequest, _assistant_pb2.SubmitFeedbackResponse]
@@ -56,7 +56,7 @@ class AssistantAsyncStub(AssistantStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_assistant_pb2.GenerateRequest, _assistant_pb2.GenerateEvent]  # type: ignore[assignment]
     """Events: any number of `text` and `image`, then one `finish`. The interaction is stored before `finish` is
-    sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model.
+    sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model, or no such adapter for this caller.
     RESOURCE_EXHAUSTED: over the key's rate, or overloaded; a `retry-after` trailer gives seconds.
     """
     SubmitFeedback: _aio.UnaryUnaryMultiCallable[_assistant_pb2.SubmitFeedbackRequest, _assistant_pb2.SubmitFeedbackResponse]  # type: ignore[assignment]
@@ -78,7 +78,7 @@ class AssistantServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_assistant_pb2.GenerateEvent], _abc.AsyncIterator[_assistant_pb2.GenerateEvent]]:
         """Events: any number of `text` and `image`, then one `finish`. The interaction is stored before `finish` is
-        sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model.
+        sent. INVALID_ARGUMENT names the field and the limit. NOT_FOUND: unknown model, or no such adapter for this caller.
         RESOURCE_EXHAUSTED: over the key's rate, or overloaded; a `retry-after` trailer gives seconds.
         """
 

@@ -153,7 +153,9 @@ Global___ImageCodes: _TypeAlias = ImageCodes  # noqa: Y015
 
 @_typing.final
 class ModelVersion(_message.Message):
-    """Weights that answered: model id and SHA-256 over the checkpoint's tensors (hex)."""
+    """Weights that answered: model id and SHA-256 over the checkpoint's tensors (hex); under an adapter, `id:adapter` and
+    SHA-256 over both digests.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

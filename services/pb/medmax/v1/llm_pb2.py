@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from services.pb.medmax.v1 import common_pb2 as medmax_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13medmax/v1/llm.proto\x12\tmedmax.v1\x1a\x16medmax/v1/common.proto\"\x8e\x03\n\x1cLanguageModelGenerateRequest\x12*\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x19.medmax.v1.RequestContext\x12\x16\n\nprompt_ids\x18\x02 \x03(\rB\x02\x10\x01\x12#\n\x04mode\x18\x03 \x01(\x0e\x32\x15.medmax.v1.OutputMode\x12\x1b\n\x0emax_new_tokens\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmax_images\x18\x05 \x01(\rH\x01\x88\x01\x01\x12%\n\x08sampling\x18\x06 \x01(\x0b\x32\x13.medmax.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x19\n\x0ctop_logprobs\x18\x08 \x01(\rH\x02\x88\x01\x01\x12%\n\x08priority\x18\t \x01(\x0e\x32\x13.medmax.v1.Priority\x12\x0e\n\x06\x63\x61ller\x18\n \x01(\t\x12\x15\n\rpreview_codes\x18\x0b \x01(\rB\x11\n\x0f_max_new_tokensB\r\n\x0b_max_imagesB\x0f\n\r_top_logprobs\"\xba\x01\n\x12LanguageModelEvent\x12#\n\x04text\x18\x01 \x01(\x0b\x32\x13.medmax.v1.TextSpanH\x00\x12%\n\x05image\x18\x02 \x01(\x0b\x32\x14.medmax.v1.ImageSpanH\x00\x12#\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x11.medmax.v1.FinishH\x00\x12*\n\x07preview\x18\x04 \x01(\x0b\x32\x17.medmax.v1.ImagePreviewH\x00\x42\x07\n\x05\x65vent\"Z\n\x08TextSpan\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\ttoken_ids\x18\x02 \x03(\rB\x02\x10\x01\x12)\n\x08logprobs\x18\x03 \x03(\x0b\x32\x17.medmax.v1.TokenLogprob\"f\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\x12$\n\x03top\x18\x04 \x03(\x0b\x32\x17.medmax.v1.TokenLogprob\"\\\n\tImageSpan\x12$\n\x05\x63odes\x18\x01 \x01(\x0b\x32\x15.medmax.v1.ImageCodes\x12)\n\nconfidence\x18\x02 \x01(\x0b\x32\x15.medmax.v1.Confidence\"@\n\x0cImagePreview\x12\x11\n\x05\x63odes\x18\x01 \x03(\rB\x02\x10\x01\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\"\xd4\x01\n\x06\x46inish\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.medmax.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.medmax.v1.Usage\x12.\n\x0ftext_confidence\x18\x03 \x01(\x0b\x32\x15.medmax.v1.Confidence\x12&\n\x05model\x18\x04 \x01(\x0b\x32\x17.medmax.v1.ModelVersion\x12\x10\n\x08queue_ms\x18\x05 \x01(\x01\x12\x16\n\x0e\x66irst_token_ms\x18\x06 \x01(\x01*b\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10PRIORITY_ROUTINE\x10\x01\x12\x13\n\x0fPRIORITY_URGENT\x10\x02\x12\x11\n\rPRIORITY_STAT\x10\x03\x32\x65\n\rLanguageModel\x12T\n\x08Generate\x12\'.medmax.v1.LanguageModelGenerateRequest\x1a\x1d.medmax.v1.LanguageModelEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13medmax/v1/llm.proto\x12\tmedmax.v1\x1a\x16medmax/v1/common.proto\"\x9f\x03\n\x1cLanguageModelGenerateRequest\x12*\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x19.medmax.v1.RequestContext\x12\x16\n\nprompt_ids\x18\x02 \x03(\rB\x02\x10\x01\x12#\n\x04mode\x18\x03 \x01(\x0e\x32\x15.medmax.v1.OutputMode\x12\x1b\n\x0emax_new_tokens\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmax_images\x18\x05 \x01(\rH\x01\x88\x01\x01\x12%\n\x08sampling\x18\x06 \x01(\x0b\x32\x13.medmax.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x19\n\x0ctop_logprobs\x18\x08 \x01(\rH\x02\x88\x01\x01\x12%\n\x08priority\x18\t \x01(\x0e\x32\x13.medmax.v1.Priority\x12\x0e\n\x06\x63\x61ller\x18\n \x01(\t\x12\x15\n\rpreview_codes\x18\x0b \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x0c \x01(\tB\x11\n\x0f_max_new_tokensB\r\n\x0b_max_imagesB\x0f\n\r_top_logprobs\"\xba\x01\n\x12LanguageModelEvent\x12#\n\x04text\x18\x01 \x01(\x0b\x32\x13.medmax.v1.TextSpanH\x00\x12%\n\x05image\x18\x02 \x01(\x0b\x32\x14.medmax.v1.ImageSpanH\x00\x12#\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x11.medmax.v1.FinishH\x00\x12*\n\x07preview\x18\x04 \x01(\x0b\x32\x17.medmax.v1.ImagePreviewH\x00\x42\x07\n\x05\x65vent\"Z\n\x08TextSpan\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\ttoken_ids\x18\x02 \x03(\rB\x02\x10\x01\x12)\n\x08logprobs\x18\x03 \x03(\x0b\x32\x17.medmax.v1.TokenLogprob\"f\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\x12$\n\x03top\x18\x04 \x03(\x0b\x32\x17.medmax.v1.TokenLogprob\"\\\n\tImageSpan\x12$\n\x05\x63odes\x18\x01 \x01(\x0b\x32\x15.medmax.v1.ImageCodes\x12)\n\nconfidence\x18\x02 \x01(\x0b\x32\x15.medmax.v1.Confidence\"@\n\x0cImagePreview\x12\x11\n\x05\x63odes\x18\x01 \x03(\rB\x02\x10\x01\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\"\xd4\x01\n\x06\x46inish\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.medmax.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.medmax.v1.Usage\x12.\n\x0ftext_confidence\x18\x03 \x01(\x0b\x32\x15.medmax.v1.Confidence\x12&\n\x05model\x18\x04 \x01(\x0b\x32\x17.medmax.v1.ModelVersion\x12\x10\n\x08queue_ms\x18\x05 \x01(\x01\x12\x16\n\x0e\x66irst_token_ms\x18\x06 \x01(\x01*b\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10PRIORITY_ROUTINE\x10\x01\x12\x13\n\x0fPRIORITY_URGENT\x10\x02\x12\x11\n\rPRIORITY_STAT\x10\x03\x32\x65\n\rLanguageModel\x12T\n\x08Generate\x12\'.medmax.v1.LanguageModelGenerateRequest\x1a\x1d.medmax.v1.LanguageModelEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,22 +38,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEXTSPAN'].fields_by_name['token_ids']._serialized_options = b'\020\001'
   _globals['_IMAGEPREVIEW'].fields_by_name['codes']._loaded_options = None
   _globals['_IMAGEPREVIEW'].fields_by_name['codes']._serialized_options = b'\020\001'
-  _globals['_PRIORITY']._serialized_start=1219
-  _globals['_PRIORITY']._serialized_end=1317
+  _globals['_PRIORITY']._serialized_start=1236
+  _globals['_PRIORITY']._serialized_end=1334
   _globals['_LANGUAGEMODELGENERATEREQUEST']._serialized_start=59
-  _globals['_LANGUAGEMODELGENERATEREQUEST']._serialized_end=457
-  _globals['_LANGUAGEMODELEVENT']._serialized_start=460
-  _globals['_LANGUAGEMODELEVENT']._serialized_end=646
-  _globals['_TEXTSPAN']._serialized_start=648
-  _globals['_TEXTSPAN']._serialized_end=738
-  _globals['_TOKENLOGPROB']._serialized_start=740
-  _globals['_TOKENLOGPROB']._serialized_end=842
-  _globals['_IMAGESPAN']._serialized_start=844
-  _globals['_IMAGESPAN']._serialized_end=936
-  _globals['_IMAGEPREVIEW']._serialized_start=938
-  _globals['_IMAGEPREVIEW']._serialized_end=1002
-  _globals['_FINISH']._serialized_start=1005
-  _globals['_FINISH']._serialized_end=1217
-  _globals['_LANGUAGEMODEL']._serialized_start=1319
-  _globals['_LANGUAGEMODEL']._serialized_end=1420
+  _globals['_LANGUAGEMODELGENERATEREQUEST']._serialized_end=474
+  _globals['_LANGUAGEMODELEVENT']._serialized_start=477
+  _globals['_LANGUAGEMODELEVENT']._serialized_end=663
+  _globals['_TEXTSPAN']._serialized_start=665
+  _globals['_TEXTSPAN']._serialized_end=755
+  _globals['_TOKENLOGPROB']._serialized_start=757
+  _globals['_TOKENLOGPROB']._serialized_end=859
+  _globals['_IMAGESPAN']._serialized_start=861
+  _globals['_IMAGESPAN']._serialized_end=953
+  _globals['_IMAGEPREVIEW']._serialized_start=955
+  _globals['_IMAGEPREVIEW']._serialized_end=1019
+  _globals['_FINISH']._serialized_start=1022
+  _globals['_FINISH']._serialized_end=1234
+  _globals['_LANGUAGEMODEL']._serialized_start=1336
+  _globals['_LANGUAGEMODEL']._serialized_end=1437
 # @@protoc_insertion_point(module_scope)

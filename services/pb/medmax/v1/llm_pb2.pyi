@@ -57,6 +57,7 @@ class LanguageModelGenerateRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     PREVIEW_CODES_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     mode: _common_pb2.OutputMode.ValueType
     max_new_tokens: _builtins.int
     """New tokens of text and codes together; unset = what the context leaves."""
@@ -71,6 +72,8 @@ class LanguageModelGenerateRequest(_message.Message):
     """
     preview_codes: _builtins.int
     """Send a `preview` each time this many more codes of a picture are drawn, 1 to 65535; 0 = none."""
+    adapter: _builtins.str
+    """Adapter to answer under, one of MEDMAX_ADAPTERS; empty = none."""
     @_builtins.property
     def context(self) -> _common_pb2.RequestContext: ...
     @_builtins.property
@@ -99,10 +102,11 @@ class LanguageModelGenerateRequest(_message.Message):
         priority: Global___Priority.ValueType = ...,
         caller: _builtins.str = ...,
         preview_codes: _builtins.int = ...,
+        adapter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "caller", b"caller", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "mode", b"mode", "preview_codes", b"preview_codes", "priority", b"priority", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "stop", b"stop", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_images", b"_max_images", "_max_new_tokens", b"_max_new_tokens", "_top_logprobs", b"_top_logprobs", "adapter", b"adapter", "caller", b"caller", "context", b"context", "max_images", b"max_images", "max_new_tokens", b"max_new_tokens", "mode", b"mode", "preview_codes", b"preview_codes", "priority", b"priority", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "stop", b"stop", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_images: _TypeAlias = _typing.Literal["max_images"]  # noqa: Y015
     _WhichOneofArgType__max_images: _TypeAlias = _typing.Literal["_max_images", b"_max_images"]  # noqa: Y015

@@ -50,7 +50,7 @@ class LanguageModelServicer:
         """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
         A caller who goes away frees its work at the next step.
         INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
-        prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.
+        prompt longer than the context, a setting out of range. NOT_FOUND: no such adapter. RESOURCE_EXHAUSTED: queue full.
         DEADLINE_EXCEEDED: `context.timeout_ms` passed. UNAVAILABLE: the replica is going down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

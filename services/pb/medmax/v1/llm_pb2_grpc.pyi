@@ -37,7 +37,7 @@ class LanguageModelStub:
     """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
     A caller who goes away frees its work at the next step.
     INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
-    prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.
+    prompt longer than the context, a setting out of range. NOT_FOUND: no such adapter. RESOURCE_EXHAUSTED: queue full.
     DEADLINE_EXCEEDED: `context.timeout_ms` passed. UNAVAILABLE: the replica is going down.
     """
 
@@ -50,7 +50,7 @@ class LanguageModelAsyncStub(LanguageModelStub):
     """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
     A caller who goes away frees its work at the next step.
     INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
-    prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.
+    prompt longer than the context, a setting out of range. NOT_FOUND: no such adapter. RESOURCE_EXHAUSTED: queue full.
     DEADLINE_EXCEEDED: `context.timeout_ms` passed. UNAVAILABLE: the replica is going down.
     """
 
@@ -66,7 +66,7 @@ class LanguageModelServicer(metaclass=_abc_1.ABCMeta):
         """Events: any number of `text`, `preview` and `image`, then exactly one `finish`, unless the stream ends in an error.
         A caller who goes away frees its work at the next step.
         INVALID_ARGUMENT: ids outside the vocabulary, image codes outside an image span, an unbalanced span, a
-        prompt longer than the context, a setting out of range. RESOURCE_EXHAUSTED: queue full.
+        prompt longer than the context, a setting out of range. NOT_FOUND: no such adapter. RESOURCE_EXHAUSTED: queue full.
         DEADLINE_EXCEEDED: `context.timeout_ms` passed. UNAVAILABLE: the replica is going down.
         """
 
