@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from services.checkpoint import Checkpoint, ModelConfig
+from services.checkpoint.adapter import Adapter, open_adapter
 from services.config import Device, Settings
 from services.llm import parallel
 from services.llm.attention import TorchAttention
@@ -42,7 +44,9 @@ def repeated(run: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
     return again, out
 
 
-def forwards(config: ModelConfig, dtype: torch.dtype) -> list[tuple[Forward, KVCache]]:
+def forwards(
+    config: ModelConfig, dtype: torch.dtype, adapters: Sequence[Adapter] = ()
+) -> list[tuple[Forward, KVCache]]:
     """The GPU's and torch's, on the same weights, over caches that somebody else left full of what is not a number."""
     random = torch.Generator().manual_seed(5)
     state = {
@@ -54,23 +58,41 @@ def forwards(config: ModelConfig, dtype: torch.dtype) -> list[tuple[Forward, KVC
         cache.keys.fill_(torch.nan)
         cache.values.fill_(torch.nan)
     graphs = None if DEVICE.type == "cuda" else repeated
-    ours = GpuForward(Runner(config, dict(state)), caches[0], 4, graphs)
-    other = partial(Runner(config, dict(state)).forward, attention=TorchAttention(caches[1]))
+    ours = GpuForward(Runner(config, dict(state), adapters=adapters), caches[0], 4, graphs)
+    other = partial(
+        Runner(config, dict(state), adapters=adapters).forward, attention=TorchAttention(caches[1])
+    )
     return [(ours, caches[0]), (other, caches[1])]
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("shape", ["mha", "gqa_swin"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "under"),
+    [
+        ("mha", torch.float64, (0, 0, 0)),
+        ("gqa_swin", torch.float64, (0, 1, 2)),
+        ("mha", torch.float32, (0, 1, 0)),
+        ("mha", torch.bfloat16, (0, 0, 0)),
+        ("gqa_swin", torch.bfloat16, (0, 0, 0)),
+    ],
+)
 def test_gpu_layers_equal_the_same_layers_in_torch(
-    shape: str, dtype: torch.dtype, checkpoints: dict[str, Checkpoint]
+    shape: str,
+    dtype: torch.dtype,
+    under: tuple[int, ...],
+    checkpoints: dict[str, Checkpoint],
+    adapters: dict[str, dict[str, Path]],
 ) -> None:
-    """A short and two long prompts beside each other, then single ids of one and of all rows, and two ids of a row."""
-    config = checkpoints[shape].config
+    """A short and two long prompts beside each other, then single ids of one and of all rows, and two ids of a row;
+    under adapters or none."""
+    config, opened = checkpoints[shape].config, []
+    if any(under):
+        opened = [open_adapter(folder, checkpoints[shape]) for folder in adapters[shape].values()]
     found = []
-    for forward, cache in forwards(config, dtype):
-        batch, hidden = Batch(config, 4, cache, window=2, codes=4), []
+    for forward, cache in forwards(config, dtype, opened):
+        seeds = [bytes.fromhex(adapter.digest) for adapter in opened]
+        batch, hidden = Batch(config, 4, cache, window=2, codes=4, seeds=seeds), []
         for index, length in enumerate((3, 33, 40)):
-            row = Row(None)  # type: ignore[arg-type]
+            row = Row(None, adapter=under[index])  # type: ignore[arg-type]
             batch.add(row, np.arange(length) % 7 + index)
             assert batch.grow(row, length + 8)
         with torch.inference_mode():
