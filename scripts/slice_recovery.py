@@ -49,6 +49,7 @@ FIRST_SEED = 990_000_000
 """Of the phantoms that rows are about: for training, and never used by `medmax train phantom` below --seed 990."""
 RECOVERED, FORGOTTEN = 0.95, 0.01
 _CONCURRENT = 24
+_TYPES = ((closed_questions, even_answers), (open_questions, balanced), (mcq_questions, balanced))
 
 
 def write_rows(folder: Path, wanted: Slice, corrected: int, replay: int, rng: np.random.Generator) -> Path:
@@ -67,9 +68,11 @@ def write_rows(folder: Path, wanted: Slice, corrected: int, replay: int, rng: np
         seed = next(seeds)
         if truth(seed).modality == wanted[0] and (turns := _about(seed, wanted, len(rows), rng)):
             add(seed, turns, "phantom-corrected")
-    # Other pictures, and of every modality: what else is asked about the slice's own is forgotten first.
-    for seed in itertools.islice(seeds, replay):
-        add(seed, [_other(seed, wanted, rng)], "phantom-replay")
+    # Every second one of the slice's own modality: what else is asked about that is forgotten first.
+    while len(rows) < corrected + replay:
+        seed = next(seeds)
+        if len(rows) % 2 or truth(seed).modality == wanted[0]:
+            add(seed, _others(seed, wanted, rng), "phantom-replay")
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(rows[i]) + "\n" for i in rng.permutation(len(rows))))
     return file
@@ -79,27 +82,28 @@ def _about(seed: int, wanted: Slice, number: int, rng: np.random.Generator) -> l
     """A dialogue of the slice's questions with their right answers: one of each type that the phantom allows, which take
     turns in being the first."""
     turns: list[tuple[str, str]] = []
-    kinds = ((closed_questions, even_answers), (open_questions, balanced), (mcq_questions, balanced))
-    for ask, choose in (*kinds[number % 3 :], *kinds[: number % 3]):
+    for ask, choose in (*_TYPES[number % 3 :], *_TYPES[: number % 3]):
         if asked := [question for question in ask(truth(seed), rng) if question.topic == wanted[1]]:
             question = choose(asked, rng)
             turns.append((f"{'' if turns else IMAGE}{typed(question.text, rng)}", question.answer))
     return turns
 
 
-def _other(seed: int, wanted: Slice, rng: np.random.Generator) -> tuple[str, str]:
-    """A question outside of the slice, a caption or a drawing."""
+def _others(seed: int, wanted: Slice, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """A dialogue of a question of each type outside of the slice, in any order; now and then a caption or a drawing."""
     shown = truth(seed)
-    kind = int(rng.choice(5, p=(0.3, 0.2, 0.3, 0.1, 0.1)))
-    if kind == 4:
-        return image_generation(shown, rng)
-    if kind == 3:
+    chosen = rng.random()
+    if chosen < 0.1:
+        return [image_generation(shown, rng)]
+    if chosen < 0.2:
         asked, answer = captioning(shown, rng)
-        return f"{IMAGE}{asked}", answer
-    asks = (closed_questions, open_questions, mcq_questions)[kind](shown, rng)
-    asks = [question for question in asks if (shown.modality, question.topic) != wanted]
-    question = (even_answers if kind == 0 else balanced)(asks, rng)
-    return f"{IMAGE}{typed(question.text, rng)}", question.answer
+        return [(f"{IMAGE}{asked}", answer)]
+    turns: list[tuple[str, str]] = []
+    for ask, choose in (_TYPES[i] for i in rng.permutation(len(_TYPES))):
+        asks = [question for question in ask(shown, rng) if (shown.modality, question.topic) != wanted]
+        question = choose(asks, rng)
+        turns.append((f"{'' if turns else IMAGE}{typed(question.text, rng)}", question.answer))
+    return turns
 
 
 @dataclass
@@ -228,8 +232,8 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--broken", type=Path, required=True)
     parser.add_argument("--full", type=Path, default=SHIPPED_MODEL)
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    for name, default in (("rows", 200), ("replay", 600), ("phantoms", 1000), ("drawings", 200), ("seed", 31),
-                          ("epochs", 6), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1)):  # fmt: skip
+    for name, default in (("rows", 200), ("replay", 800), ("phantoms", 1000), ("drawings", 200), ("seed", 31),
+                          ("epochs", 5), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--weight", type=float, default=1.0, help="share of the adapter when merging")

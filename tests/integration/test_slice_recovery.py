@@ -24,10 +24,13 @@ def test_corrected_rows_are_about_the_slice_and_replayed_ones_are_not(tmp_path: 
     for row in rows:
         seed = int(Path(row["image_path"]).stem)
         assert (tmp_path / row["image_path"]).is_file()
-        user = row["text"].split("<reserved08706>")[0]
         drawing = row["text"].endswith("<image>")
-        about[row["source"]].append(not drawing and (truth(seed).modality, topic_of(user)) == WANTED)
+        asked = {topic_of(user) for user in row["text"].split("<reserved08706>")[::2] if not drawing}
+        about[row["source"]].append(truth(seed).modality == WANTED[0] and WANTED[1] in asked)
+        assert row["source"] == "phantom-replay" or asked == {WANTED[1]}
     assert about == {"phantom-corrected": [True] * 9, "phantom-replay": [False] * 30}
+    replayed = [row for row in rows if row["source"] == "phantom-replay"]
+    assert sum(truth(int(Path(row["image_path"]).stem)).modality == WANTED[0] for row in replayed) >= 15
 
 
 def test_the_table_says_whether_the_slice_came_back_and_what_was_lost() -> None:
