@@ -79,7 +79,7 @@ def test_compiled_layers_read_the_base_bit_for_bit_with_adapters_loaded(
     found = []
     for made in ([], opened):
         cache, step = reading(checkpoint, (0, 0, 0))
-        forward = forward_for(Runner(checkpoint.config, load_state(checkpoint), adapters=made), cache, 1)
+        forward = forward_for(Runner(checkpoint.config, load_state(checkpoint), adapters=made), cache, 1, 4)
         assert isinstance(forward, Fused)
         found.append(forward(step))
     assert torch.equal(*found)
