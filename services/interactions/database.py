@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -27,6 +28,8 @@ from services.errors import ConfigurationError, MedMaxError, Unavailable, intern
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 THREADS = 4
 _TIMESTAMPTZ = 1184  # PostgreSQL's number of the type
 _BUSY_S = 30.0
@@ -34,8 +37,13 @@ _NETWORK_S = 15.0
 # Any number, the same in every process: whoever holds it may migrate.
 _MIGRATION_LOCK = 0x6D65646D6178
 _FIELD = "MEDMAX_DATABASE_URL"
+_UNREACHABLE = "the interaction store's database is out of reach or busy"
 # PostgreSQL's serialization_failure and deadlock_detected: nothing was done, and trying again is safe.
 _REPEAT = frozenset({"40001", "40P01"})
+
+
+class GivenUp(Unavailable):
+    """The database ended a deadlock by undoing this transaction: nothing was done, and doing it again is safe."""
 
 
 def private_folder(path: Path) -> Path:
@@ -134,6 +142,18 @@ def transaction(engine: Engine, *, write: bool = True) -> Iterator[Connection]:
             yield options
 
 
+def repeated(do: Callable[[], T], times: int = 5) -> T:
+    """`do()`, which is one transaction, again where the database undid it to end a deadlock.
+
+    Raises:
+        Unavailable: as `transaction`, or every time.
+    """
+    for _ in range(times - 1):
+        with contextlib.suppress(GivenUp):
+            return do()
+    return do()
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Turns the database's errors into ours, without its words."""
@@ -148,8 +168,8 @@ def guarded() -> Iterator[None]:
             log.error("database out of reach: %s", type(cause).__name__)
             raise _unreachable() from None
         if _sqlstate(cause) in _REPEAT:
-            log.error("transaction given up: %s", _sqlstate(cause))
-            raise _unreachable() from None
+            log.warning("transaction given up: %s", _sqlstate(cause))
+            raise GivenUp(_UNREACHABLE, retry_after_s=5) from None
         reference = internal_error()
         log.error("%s: database fault %s: %s", reference.message, type(cause).__name__, _sqlstate(cause))
         raise reference from None
@@ -159,7 +179,7 @@ def guarded() -> Iterator[None]:
 
 
 def _unreachable() -> Unavailable:
-    return Unavailable("the interaction store's database is out of reach or busy", retry_after_s=5)
+    return Unavailable(_UNREACHABLE, retry_after_s=5)
 
 
 def _sqlstate(cause: BaseException) -> str:

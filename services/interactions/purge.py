@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Engine, delete, func, select, text
 
-from services.interactions.database import transaction
+from services.interactions.database import repeated, transaction
 from services.interactions.schema import feedback, interaction_pictures, interactions, pictures
 from services.interactions.shelf import GRACE, Shelf
 
@@ -63,7 +63,7 @@ def count(engine: Engine, now: datetime) -> PurgeReport:
 def purge(engine: Engine, shelf: Shelf, now: datetime) -> PurgeReport:
     """Delete in small transactions, so that saving goes on meanwhile. Repeating it after a crash is safe."""
     report = PurgeReport()
-    while _purge_interactions(engine, now, report):
+    while repeated(lambda: _purge_interactions(engine, now, report)):
         pass
     report.pictures, report.picture_bytes = shelf.clear(now)
     report.unfinished_files = shelf.files.sweep(now - GRACE)
