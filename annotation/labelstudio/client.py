@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,14 @@ from annotation.labelstudio.snapshot import Changes, Snapshot, diff, stamp
 from annotation.labelstudio.tasks import Published
 from annotation.labelstudio.templates import Template
 from services.errors import NotFound
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Work that is not submitted. `annotator` is Label Studio's user id as text."""
+
+    annotator: str
+    updated_at: datetime
 
 
 class LabelStudio:
@@ -121,6 +130,22 @@ class LabelStudio:
         """
         found = self.connection.get(f"/api/tasks/{task_id}/")
         return parse(found, self.templates[kind], self.project(kind).id)
+
+    def drafts(self, task_id: int) -> list[Draft]:
+        """Who has begun to work on a task and not submitted; Label Studio saves drafts while somebody edits.
+
+        Raises:
+            NotFound: a person deleted the task.
+        """
+        found = self.connection.get(f"/api/tasks/{task_id}/drafts")
+        # `user` is an address; the number stands at the end of the name.
+        return [
+            Draft(
+                str(entry["created_username"]).rpartition(", ")[2],
+                datetime.fromisoformat(entry["updated_at"]),
+            )
+            for entry in found
+        ]
 
     def url(self, kind: Kind, task_id: int) -> str:
         """Where the task opens in a browser."""

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from annotation.core import Kind
+from annotation.labelstudio.http import Connection
 from annotation.labelstudio.render import prefilled
 from annotation.labelstudio.templates import Template
 from services.errors import ConfigurationError, InvalidInput, MedMaxError, Unauthenticated
@@ -20,6 +21,7 @@ from services.errors import ConfigurationError, InvalidInput, MedMaxError, Unaut
 log = logging.getLogger(__name__)
 
 MAX_TASKS = 50
+TITLE = "MedMax drafts"
 USER = "labelstudio"
 Draft = Callable[[Mapping[str, Any]], Awaitable[str]]
 """Data of a task (`item`, `question`, `text`, …) to the text of a fresh answer."""
@@ -75,6 +77,10 @@ def router(
     async def health() -> dict[str, str]:
         return {"status": "UP", "model_class": "MedMax"}
 
+    @routes.get("/versions", dependencies=locked)
+    async def versions() -> dict[str, list[str]]:
+        return {"versions": [model_version]}
+
     @routes.post("/setup", dependencies=locked)
     async def setup() -> dict[str, str]:
         return {"model_version": model_version}
@@ -105,3 +111,28 @@ def router(
         return {"result": result, "score": 0.0, "model_version": model_version}
 
     return routes
+
+
+def connect(connection: Connection, project: int, url: str, password: SecretStr) -> int:
+    """Tell a project of Label Studio where its drafts come from; known already, only the password is set again.
+
+    Returns:
+        Label Studio's number of the back end.
+
+    Raises:
+        InvalidInput: Label Studio cannot reach `url`, or the password is wrong there.
+    """
+    wanted = {
+        "project": project,
+        "url": url,
+        "title": TITLE,
+        "is_interactive": True,
+        "auth_method": "BASIC_AUTH",
+        "basic_auth_user": USER,
+        "basic_auth_pass": password.get_secret_value(),
+    }
+    for found in connection.get("/api/ml/", project=project):
+        if found["url"] == url:
+            connection.patch(f"/api/ml/{found['id']}", wanted)
+            return int(found["id"])
+    return int(connection.post("/api/ml/", wanted)["id"])

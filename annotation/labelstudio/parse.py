@@ -177,7 +177,7 @@ class _Reader:
 
     def _chosen(self, name: str) -> tuple[str, ...]:
         chosen = self.values.get(name, {}).get("choices", [])
-        control = self.template.controls[name] if name in self.template.controls else None
+        control = self.template.controls.get(name)
         if not isinstance(chosen, list) or not all(isinstance(choice, str) for choice in chosen):
             raise _Refused(Oddity.DAMAGED, name)
         if chosen and (control is None or not control.values.issuperset(chosen)):

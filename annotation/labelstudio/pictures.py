@@ -61,7 +61,10 @@ class PictureLinks:
 
     def valid(self, item_id: str, sha256: str, until: int, signature: str) -> bool:
         expected = self._sign(item_id, sha256, until)
-        return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")) and until > time.time()
+        return (
+            hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
+            and until > time.time()
+        )
 
     def _sign(self, item_id: str, sha256: str, until: int) -> str:
         return hmac.new(self._secret, f"{item_id}\n{sha256}\n{until}".encode(), hashlib.sha256).hexdigest()

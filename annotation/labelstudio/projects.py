@@ -65,7 +65,9 @@ class Project:
             State.CHANGED: "was configured by hand: put it back, or set it up again with overwrite",
         }
         if self.state in what:
-            raise ConfigurationError(f"project {self.id} ({self.kind.value}) {what[self.state]}", field="project")
+            raise ConfigurationError(
+                f"project {self.id} ({self.kind.value}) {what[self.state]}", field="project"
+            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def ensure(connection: Connection, template: Template, reviewers: int, hook: Hoo
         body = _settings(template, reviewers) | {"title": TITLES[template.kind]}
         found = connection.post("/api/projects/", body)
         if digest(found["label_config"]) != template.digest:
-            raise ConfigurationError("Label Studio stored another configuration than it was given", field="project")
+            raise ConfigurationError(
+                "Label Studio stored another configuration than it was given", field="project"
+            )
     project = state(found, template)
     if hook is not None:
         _ensure_hook(connection, project.id, hook)
@@ -126,7 +130,11 @@ def state(project: Mapping[str, Any], template: Template) -> Project:
 
 
 def overwrite(
-    connection: Connection, project: Project, template: Template, tasks: Iterable[Mapping[str, Any]], reviewers: int
+    connection: Connection,
+    project: Project,
+    template: Template,
+    tasks: Iterable[Mapping[str, Any]],
+    reviewers: int,
 ) -> int:
     """Give a project the template's configuration: a migration, or an end to changes by hand.
 

@@ -26,6 +26,7 @@ from services.config import ROOT
 from services.errors import ConfigurationError, PermissionDenied, Unavailable
 
 VENV = Path(os.environ.get("MEDMAX_LABELSTUDIO_VENV") or ROOT / ".venv-labelstudio")
+_COMMAND = (VENV / "bin" / "label-studio", "start", "--no-browser", "--internal-host", "127.0.0.1")
 START_S = 300.0
 """A fresh database takes 40 s, several times that on a busy machine."""
 STOP_S = 15.0
@@ -67,7 +68,9 @@ class Server:
             }
             signed_up = client.post(invite, data=form, headers={"Referer": self.url})
             if signed_up.status_code != 302:
-                raise PermissionDenied("Label Studio refuses the new expert: address taken or password too short")
+                raise PermissionDenied(
+                    "Label Studio refuses the new expert: address taken or password too short"
+                )
             client.get("/projects/").raise_for_status()
             headers = {"X-CSRFToken": client.cookies["csrftoken"], "Referer": self.url}
             token = client.post("/api/token/", json={}, headers=headers).raise_for_status().json()["token"]
@@ -100,8 +103,7 @@ def running(folder: Path, port: int = 0) -> Iterator[Server]:
         port = _free_port(port)
         with (folder / "server.log").open("ab") as log:
             process = subprocess.Popen(
-                [str(VENV / "bin" / "label-studio"), "start", "--no-browser"]
-                + ["--internal-host", "127.0.0.1", "--port", str(port)],
+                [*_COMMAND, "--port", str(port)],
                 cwd=folder,
                 env=_environment(folder, admin),
                 stdin=subprocess.DEVNULL,

@@ -141,7 +141,9 @@ def load(kind: Kind, folder: Path = FOLDER) -> Template:
         root = ElementTree.fromstring(path.read_text())
         style = (folder / "style.css").read_text()
     except (OSError, ElementTree.ParseError) as error:
-        raise ConfigurationError(f"{path.name} cannot be read: {type(error).__name__}", field=path.name) from None
+        raise ConfigurationError(
+            f"{path.name} cannot be read: {type(error).__name__}", field=path.name
+        ) from None
     found = re.search(rf"\bmm-{kind.value}-v(\d+)\b", root.get("className", ""))
     if not found:
         raise ConfigurationError(f"the root's class must hold mm-{kind.value}-v<number>", field=path.name)

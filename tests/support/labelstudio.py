@@ -129,7 +129,9 @@ def stars(name: str, value: int) -> dict[str, Any]:
     return {"from_name": name, "to_name": "dialogue", "type": "rating", "value": {"rating": value}}
 
 
-def rectangle(id: str, label: str, box: Sequence[float], size: tuple[int, int] = (384, 384)) -> list[dict[str, Any]]:
+def rectangle(
+    id: str, label: str, box: Sequence[float], size: tuple[int, int] = (384, 384)
+) -> list[dict[str, Any]]:
     """As the editor sends one: the shape and its label. `box` in percent: x, y, width, height."""
     where = dict(zip(("x", "y", "width", "height"), box, strict=True)) | {"rotation": 0}
     return _marked(id, label, "rectangle", where, size)
@@ -140,7 +142,9 @@ def stroke(id: str, label: str, mask: NDArray[np.bool_]) -> list[dict[str, Any]]
     return _marked(id, label, "brush", where, (mask.shape[1], mask.shape[0]))
 
 
-def _marked(id: str, label: str, tool: str, where: Mapping[str, Any], size: tuple[int, int]) -> list[dict[str, Any]]:
+def _marked(
+    id: str, label: str, tool: str, where: Mapping[str, Any], size: tuple[int, int]
+) -> list[dict[str, Any]]:
     shape = {
         "id": id,
         "to_name": "picture",

@@ -31,7 +31,9 @@ ACCEPTED = [choices("decision", "accept")]
 def task(kind: Kind, *annotations: Any, of: Any = None, **changes: Any) -> dict[str, Any]:
     """As the API gives it."""
     about = of or item(kind, "int-1")
-    made = render.task(about, TEMPLATES[kind], {p.sha256: f"http://pictures/{p.sha256}" for p in about.pictures})
+    made = render.task(
+        about, TEMPLATES[kind], {p.sha256: f"http://pictures/{p.sha256}" for p in about.pictures}
+    )
     return {"id": 5, "data": made.data, "meta": made.meta, "annotations": list(annotations)} | changes
 
 
@@ -82,7 +84,12 @@ def test_an_edited_answer_with_its_error() -> None:
 
 
 def test_what_was_filled_in_before_a_change_of_mind_does_not_count() -> None:
-    result = [*ACCEPTED, texts("text", "Another."), choices("error", "other"), choices("severity", "critical")]
+    result = [
+        *ACCEPTED,
+        texts("text", "Another."),
+        choices("error", "other"),
+        choices("severity", "critical"),
+    ]
     verdict = read(Kind.CHAT, result).annotations[0].verdict
     assert (verdict.text, verdict.error, verdict.severity) == (None, "", Severity.NONE)
 
@@ -151,7 +158,9 @@ def test_more_alternatives_are_ranked() -> None:
     assert parsed.annotations[0].verdict.ranking == (2, 0, 1)
 
 
-@pytest.mark.parametrize("order", [("a", "b"), ("a", "b", "b"), ("a", "b", "x"), ("a", "b", "c", "d"), (1, 2, 3)])
+@pytest.mark.parametrize(
+    "order", [("a", "b"), ("a", "b", "b"), ("a", "b", "x"), ("a", "b", "c", "d"), (1, 2, 3)]
+)
 def test_a_ranking_that_is_no_order_of_the_alternatives_is_refused(order: tuple[Any, ...]) -> None:
     parsed = read(Kind.PREFERENCE, [ranking(*order), choices("ordered", "yes")], of=ranked("int-1"))
     assert not parsed.annotations
@@ -182,7 +191,9 @@ def test_an_order_that_nobody_confirmed_is_no_ranking() -> None:
         (Kind.PREFERENCE, [], Oddity.INCOMPLETE),
     ],
 )
-def test_an_annotation_that_says_too_little_or_too_much_is_named(kind: Kind, result: Any, oddity: Oddity) -> None:
+def test_an_annotation_that_says_too_little_or_too_much_is_named(
+    kind: Kind, result: Any, oddity: Oddity
+) -> None:
     parsed = read(kind, result)
     assert not parsed.annotations
     assert oddities(parsed) == [oddity]
@@ -248,7 +259,19 @@ def test_whatever_an_annotation_holds_it_is_read_or_named(kind: Kind, changes: d
 @given(st.sampled_from(list(Kind)), st.data())
 def test_whatever_a_result_holds_it_is_read_or_named(kind: Kind, data: st.DataObject) -> None:
     names = [*TEMPLATES[kind].controls, "unknown"]
-    keys = ["choices", "text", "rating", "ranker", "selected", "labels", "x", "width", "rle", "format", "rotation"]
+    keys = [
+        "choices",
+        "text",
+        "rating",
+        "ranker",
+        "selected",
+        "labels",
+        "x",
+        "width",
+        "rle",
+        "format",
+        "rotation",
+    ]
     values = st.dictionaries(st.sampled_from(keys), JSON | st.just("rle") | st.just([1, 2]), max_size=4)
     results = st.fixed_dictionaries(
         {"from_name": st.sampled_from(names) | JSON, "value": values | JSON},

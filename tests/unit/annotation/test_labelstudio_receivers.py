@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -74,7 +75,12 @@ def test_an_event_reaches_the_sink_as_numbers_and_twice_with_one_key(
     assert [post(client, CREATED).status_code for _ in range(2)] == [202, 202]
     first, second = receiver.events
     assert first == second
-    assert (first.action, first.project, first.annotations, first.tasks) == ("ANNOTATION_CREATED", 2, (7,), (4,))
+    assert (first.action, first.project, first.annotations, first.tasks) == (
+        "ANNOTATION_CREATED",
+        2,
+        (7,),
+        (4,),
+    )
     assert "Jane" not in str(first)
 
 
@@ -165,17 +171,17 @@ def test_a_broken_sink_is_counted(served: tuple[Receiver, httpx.Client]) -> None
 
 def test_deleted_annotations_come_as_a_list() -> None:
     event = webhook.read(
-        str_json({"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 3}, {"id": 1}], "project": {"id": 2}})
+        str_json(
+            {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 3}, {"id": 1}], "project": {"id": 2}}
+        )
     )
     assert event.annotations == (1, 3)
 
 
 @given(st.binary(max_size=60) | st.sampled_from([b"[" * 5000, b'{"action": NaN}', b"\xff"]))
 def test_any_bytes_are_an_event_or_refused(body: bytes) -> None:
-    try:
-        webhook.read(body)
-    except InvalidInput as refusal:
-        assert refusal.field
+    with suppress(InvalidInput):
+        assert webhook.read(body).key
 
 
 # ML back end
@@ -228,7 +234,9 @@ def test_health_needs_no_password_and_the_rest_does(backend: httpx.Client) -> No
     assert httpx.get(f"{url}/health").json()["status"] == "UP"
     assert backend.post("/setup", json={}).json() == {"model_version": "medmax-phantom"}
     for path in ("/setup", "/predict", "/webhook"):
-        assert httpx.post(f"{url}{path}", json={"tasks": []}, auth=("labelstudio", "wrong")).status_code == 401
+        assert (
+            httpx.post(f"{url}{path}", json={"tasks": []}, auth=("labelstudio", "wrong")).status_code == 401
+        )
 
 
 def test_more_tasks_than_the_limit_are_refused(backend: httpx.Client) -> None:
@@ -278,7 +286,9 @@ def test_a_dicom_file_is_shown_without_its_tags(gallery: Gallery) -> None:
     assert b"Doe" not in content
 
 
-@pytest.mark.parametrize("change", [("item=int-1", "item=int-2"), ("signature=", "signature=0"), ("until=", "until=9")])
+@pytest.mark.parametrize(
+    "change", [("item=int-1", "item=int-2"), ("signature=", "signature=0"), ("until=", "until=9")]
+)
 def test_a_changed_address_shows_nothing(gallery: Gallery, change: tuple[str, str]) -> None:
     files, links = gallery
     about = item(Kind.CHAT, "int-1")

@@ -69,7 +69,9 @@ def test_users_words_are_text_and_never_markup(words: str) -> None:
     made = task(item(Kind.CHAT, "int-1", dialogue=(Turn("user", (words,)),), answer=(words,)))
     for html in (made.data["dialogue"], made.data["answer"]):
         tags = set(re.findall(r"<[^>]*>", html))
-        assert tags <= {"<br>", "</div>"} | {tag for tag in tags if re.fullmatch(r'<div class="mm-[a-z -]+">', tag)}
+        assert tags <= {"<br>", "</div>"} | {
+            tag for tag in tags if re.fullmatch(r'<div class="mm-[a-z -]+">', tag)
+        }
     assert "\0" not in str(made.data)
 
 

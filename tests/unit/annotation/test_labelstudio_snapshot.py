@@ -9,7 +9,9 @@ from annotation.labelstudio.snapshot import Changes, Snapshot, diff
 
 IDS = st.sampled_from([f"1:{number}" for number in range(6)])
 SNAPSHOTS = st.builds(
-    Snapshot, st.dictionaries(IDS, st.sampled_from("abc")), st.dictionaries(st.sampled_from("xyz"), st.integers(1, 3))
+    Snapshot,
+    st.dictionaries(IDS, st.sampled_from("abc")),
+    st.dictionaries(st.sampled_from("xyz"), st.integers(1, 3)),
 )
 
 
