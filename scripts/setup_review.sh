@@ -25,7 +25,7 @@ if ! { [ -f "$venv/.medmax-review" ] && [ "$(cat "$venv/.medmax-review")" = "$st
   say "1/3 creating $venv"
   "$base" -m venv --clear "$venv"
   say "2/3 installing Label Studio; takes some minutes and 1 GB of disk"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
     -r scripts/labelstudio-constraints.txt || die "pip could not install the packages (see above)"
   say "3/3 checking the installation"
   "$venv/bin/label-studio" version >/dev/null 2>&1 || die "$venv/bin/label-studio does not start"

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import SecretStr
@@ -178,6 +178,7 @@ def test_deleted_annotations_come_as_a_list() -> None:
     assert event.annotations == (1, 3)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.sampled_from([b"[" * 5000, b'{"action": NaN}', b"\xff"]))
 def test_any_bytes_are_an_event_or_refused(body: bytes) -> None:
     with suppress(InvalidInput):

@@ -21,13 +21,14 @@ MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=24))
 SHARE = st.floats(0, 100, allow_nan=False)
 
 
+@settings(deadline=None)
 @given(MASKS, st.lists(st.integers(1, 16), min_size=4, max_size=4))
 def test_a_stroke_is_read_as_it_was_coded_whatever_the_run_fields(mask: Any, lengths: list[int]) -> None:
     code = encode_rle(mask, sorted(lengths))
     assert np.array_equal(rle.decode(code, mask.shape[1], mask.shape[0]), mask)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(MASKS, st.data())
 def test_a_damaged_stroke_is_refused_or_some_mask_of_the_right_size(mask: Any, data: st.DataObject) -> None:
     code = encode_rle(mask)
@@ -57,6 +58,7 @@ def test_a_published_example_of_the_code() -> None:
     assert rle.decode(code, 2, 1).tolist() == [[False, True]]
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_a_region_of_a_stroke_has_its_mask_and_its_box(mask: Any) -> None:
     found = regions.parse(stroke("s", "mass", mask), ["ab"])
@@ -77,6 +79,7 @@ def test_a_region_of_a_stroke_has_its_mask_and_its_box(mask: Any) -> None:
     assert (region.y + region.height) * height == pytest.approx(rows.max() + 1)
 
 
+@settings(deadline=None)
 @given(SHARE, SHARE, st.floats(0.01, 100), st.floats(0.01, 100), st.floats(-720, 720))
 def test_a_rectangle_stays_within_its_picture_or_is_refused(
     x: float, y: float, width: float, height: float, rotation: float

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation.core import Kind, Picture, Turn, Verdict
@@ -64,6 +64,7 @@ def test_a_gold_verdict_and_the_reason_stay_here() -> None:
         assert secret not in str(made)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_users_words_are_text_and_never_markup(words: str) -> None:
     made = task(item(Kind.CHAT, "int-1", dialogue=(Turn("user", (words,)),), answer=(words,)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation.labelstudio import sentences
@@ -12,6 +12,7 @@ from tests.support.labelstudio import REPORT
 TEXT = st.text(st.sampled_from("ab.?! \n\tDr3"), max_size=60)
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_no_sentence_is_empty_and_nothing_is_lost(text: str) -> None:
     found, joints = sentences.split(text)
@@ -21,6 +22,7 @@ def test_no_sentence_is_empty_and_nothing_is_lost(text: str) -> None:
     assert "".join(pieces) == text.strip()
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_an_unedited_report_comes_back_as_it_was(text: str) -> None:
     found, _ = sentences.split(text)

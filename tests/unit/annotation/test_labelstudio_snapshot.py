@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation.labelstudio.snapshot import Changes, Snapshot, diff
@@ -15,6 +15,7 @@ SNAPSHOTS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(SNAPSHOTS, SNAPSHOTS)
 def test_changes_lead_from_one_snapshot_to_the_other(before: Snapshot, after: Snapshot) -> None:
     changes = diff(before, after)
@@ -26,6 +27,7 @@ def test_changes_lead_from_one_snapshot_to_the_other(before: Snapshot, after: Sn
     assert all(after.tasks.get(item) != before.tasks[item] for item in changes.gone)
 
 
+@settings(deadline=None)
 @given(SNAPSHOTS)
 def test_nothing_changed_is_no_change(snapshot: Snapshot) -> None:
     assert diff(snapshot, snapshot) == Changes()
