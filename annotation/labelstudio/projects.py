@@ -196,8 +196,7 @@ def _settings(template: Template, reviewers: int) -> dict[str, Any]:
         "enable_empty_annotation": False,
         "show_collab_predictions": True,
         "maximum_annotations": reviewers,
-        # Lowest score first: the score is 1 - risk.
-        "sampling": "Uncertainty sampling",
+        "sampling": "Sequential sampling",
     }
 
 

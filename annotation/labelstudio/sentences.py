@@ -8,7 +8,8 @@ from difflib import SequenceMatcher
 
 # A sentence ends at a full stop, question or exclamation mark before white space, or at a line's end.
 # "Dr. X", "e.g. x" and "No. 3" are no ends; decimals have no white space.
-_END = re.compile(r"(?<!\bDr)(?<!\bMr)(?<!\bNo)(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<=[.!?])[ \t]+|[ \t]*\n\s*")
+_ABBREVIATIONS = (r"Dr\.", r"Mr\.", r"No\.", r"e\.g\.", r"i\.e\.", r"vs\.")
+_END = re.compile("".join(rf"(?<!\b{word})" for word in _ABBREVIATIONS) + r"(?<=[.!?])\s+|[ \t]*\n\s*")
 
 
 def split(text: str) -> tuple[list[str], list[str]]:
@@ -37,4 +38,5 @@ def join(edited: Sequence[str], original: str) -> str:
     for _, a, a_end, b, b_end in SequenceMatcher(None, sentences, edited, autojunk=False).get_opcodes():
         for old, new in zip(range(a, a_end), range(b, b_end), strict=False):
             gaps[new] = before[old] or " "
-    return "".join(gap + sentence for gap, sentence in zip(["", *gaps[1:]], edited, strict=True))
+    gaps[:1] = [""] if edited else []
+    return "".join(gap + sentence for gap, sentence in zip(gaps, edited, strict=True))

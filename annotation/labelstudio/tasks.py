@@ -50,7 +50,8 @@ def publish(
     task = render.task(item, template, urls)
     created = False
     if not (found := find(connection, project.id, item.id)):
-        prediction = {"model_version": MODEL_VERSION, "score": 1 - item.risk, "result": task.result}
+        # Without a score: the editor shows it, and an expert who knows the risk judges by it.
+        prediction = {"model_version": MODEL_VERSION, "result": task.result}
         body = {"data": task.data, "meta": task.meta, "predictions": [prediction]}
         made = connection.post(f"/api/projects/{project.id}/import", [body], return_task_ids="true")
         if not (found := find(connection, project.id, item.id)):

@@ -42,6 +42,7 @@ def picture(seed: int, modality: str = "chest_xray", synthetic: bool = False, si
     return Picture(hashlib.sha256(data).hexdigest(), data, synthetic)
 
 
+@cache
 def with_finding(seed: int, finding: Finding, size: int = 384) -> Picture:
     image = Image.fromarray(draw(seed, "chest_xray", [finding]).picture)
     data = encode(image.resize((size, size), Image.Resampling.BICUBIC))
@@ -211,6 +212,7 @@ def hosting(*routers: APIRouter) -> Iterator[str]:
     # The socket is ours before the server starts: nobody can take the port in between.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

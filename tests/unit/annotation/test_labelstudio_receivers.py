@@ -94,15 +94,15 @@ def str_json(body: Any) -> bytes:
     return httpx.Request("POST", "http://x", json=body).content
 
 
-@pytest.mark.parametrize("secret", ["", "a webhook's secre", "a webhook's secret ", "wrong"])
+@pytest.mark.parametrize("secret", ["a webhook's secre", "a webhook's secret2", "wrong"])
 def test_a_wrong_secret_is_refused_and_counted(served: tuple[Receiver, httpx.Client], secret: str) -> None:
     receiver, client = served
     receiver.events.clear()
     before = receiver.counts.refused["unauthenticated"]
-    # httpx strips what follows a header's value; so does every server.
-    expected = 202 if secret.strip() == SECRET.get_secret_value() else 401
-    assert post(client, CREATED, secret).status_code == expected
-    assert receiver.counts.refused["unauthenticated"] == before + (expected == 401)
+    assert post(client, CREATED, secret).status_code == 401
+    assert client.post("/labelstudio/webhook", json=CREATED).status_code == 401
+    assert receiver.counts.refused["unauthenticated"] == before + 2
+    assert not receiver.events
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_stroke_is_read_as_it_was_coded_whatever_the_run_fields(mask: Any, len
     assert np.array_equal(rle.decode(code, mask.shape[1], mask.shape[0]), mask)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(MASKS, st.data())
 def test_a_damaged_stroke_is_refused_or_some_mask_of_the_right_size(mask: Any, data: st.DataObject) -> None:
     code = encode_rle(mask)

@@ -18,11 +18,12 @@ from services.errors import ConfigurationError, InvalidInput
 from tests.support.labelstudio import choices, item, ranked, texts
 
 ALL = [*Kind]
+TEMPLATES = {kind: templates.load(kind) for kind in Kind}
 
 
 def task(about: Any, kind: Kind | None = None) -> render.Task:
     urls = {picture.sha256: f"http://pictures/{picture.sha256[:8]}?a=1&b=2" for picture in about.pictures}
-    return render.task(about, templates.load(kind or about.kind), urls)
+    return render.task(about, TEMPLATES[kind or about.kind], urls)
 
 
 @pytest.mark.parametrize("kind", ALL)
