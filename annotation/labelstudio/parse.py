@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from annotation.core import Annotation, Decision, Kind, Severity, Verdict
+from annotation.core import Annotation, Decision, Kind, Region, Severity, Verdict
 from annotation.labelstudio import regions, sentences
 from annotation.labelstudio.render import letters
 from annotation.labelstudio.templates import Template
@@ -234,7 +234,7 @@ class _Reader:
             raise _Refused(Oddity.DAMAGED, "rank")
         return tuple(names.index(letter) for letter in order)
 
-    def _regions(self) -> tuple[regions.Region, ...]:
+    def _regions(self) -> tuple[Region, ...]:
         pictures = self.meta.get("pictures")
         if not self.marks:
             return ()

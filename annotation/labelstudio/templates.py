@@ -113,8 +113,9 @@ def _fits(control: Control, value: Any) -> bool:
             return isinstance(chosen, list) and bool(chosen) and control.values.issuperset(chosen)
         case "textarea":
             texts = value.get("text")
-            few = isinstance(texts, list) and 0 < len(texts) <= (control.limit or len(texts))
-            return few and all(isinstance(text, str) for text in texts)
+            if not isinstance(texts, list) or not 0 < len(texts) <= (control.limit or len(texts)):
+                return False
+            return all(isinstance(text, str) for text in texts)
         case "rating":
             return value.get("rating") in range(1, (control.limit or 5) + 1)
     # What marks regions or ranks is the experts' alone: nothing of that kind is prefilled.

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, sync_playwright
 from annotation.labelstudio.server import Login, Server
 
 LAPTOP = {"width": 1366, "height": 768}
-PATIENCE_MS = 60_000
+PATIENCE_MS = 150_000
 
 
 def chromium() -> str:
