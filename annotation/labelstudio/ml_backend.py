@@ -16,7 +16,7 @@ from annotation.core import Kind
 from annotation.labelstudio.http import Connection
 from annotation.labelstudio.render import prefilled
 from annotation.labelstudio.templates import Template
-from services.errors import ConfigurationError, InvalidInput, MedMaxError, Unauthenticated
+from services.errors import ConfigurationError, DeadlineExceeded, InvalidInput, MedMaxError, Unauthenticated
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,11 @@ def router(
 
     @routes.post("/predict", dependencies=locked)
     async def predict(request: PredictRequest) -> dict[str, Any]:
-        async with asyncio.timeout(timeout_s):
-            results = [await one(task) for task in request.tasks]
+        try:
+            async with asyncio.timeout(timeout_s):
+                results = [await one(task) for task in request.tasks]
+        except TimeoutError:
+            raise DeadlineExceeded(f"no draft within {timeout_s:g} s") from None
         return {"results": results, "model_version": model_version}
 
     async def one(task: _Task) -> dict[str, Any]:

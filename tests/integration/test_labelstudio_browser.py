@@ -19,7 +19,7 @@ from annotation.labelstudio.pictures import PictureLinks
 from annotation.labelstudio.server import Server
 from services.tokenizer.limits import Limits
 from tests.support import browser
-from tests.support.labelstudio import hosting, item
+from tests.support.labelstudio import hosting, item, ranked
 
 LIMITS = Limits(max_bytes=1 << 24, max_pixels=1 << 24)
 SECRET = SecretStr("the secret of pictures")
@@ -155,3 +155,28 @@ def test_an_expert_prefers_one_of_two_answers(desk: Desk) -> None:
     desk.open(about)
     page.locator(".mm-pair").get_by_text("A normal chest.").click()
     assert desk.submit(about).verdict.ranking == (1, 0)
+
+
+def test_an_expert_ranks_three_answers_by_keyboard(desk: Desk) -> None:
+    about, page = ranked("browser-rank"), desk.page
+    desk.open(about)
+    page.locator("[data-ranker-id=a]").focus()
+    for key in ("Space", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+        # The list moves the item with an animation.
+        page.wait_for_timeout(700)
+    desk.choose("The order is as I want it")
+    assert desk.submit(about).verdict.ranking == (1, 0, 2)
+
+
+def test_an_expert_rates_a_generated_picture(desk: Desk) -> None:
+    about, page = item(Kind.PICTURE, "browser-picture"), desk.page
+    desk.open(about)
+    for question, stars in enumerate((4, 2)):
+        page.locator(".mm .ant-rate").nth(question).locator("li").nth(stars - 1).click()
+    desk.choose("Reject")
+    desk.choose("Wrong finding")
+    desk.choose("Minor")
+    verdict = desk.submit(about).verdict
+    assert (verdict.realism, verdict.agreement, verdict.decision) == (4, 2, Decision.REJECT)
+    assert (verdict.error, verdict.severity, verdict.regions) == ("wrong_finding", Severity.MINOR, ())
