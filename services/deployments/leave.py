@@ -20,18 +20,23 @@ POLL_S = 0.5
 COMMAND_S = 60.0
 
 
-def leave(seconds: float) -> bool:
-    """Drains this node; True once no replica is left on it, False when `seconds` are over.
+def leave(seconds: float, node_id: str = "") -> bool:
+    """Drains a node of Ray; True once the replicas of this machine (pod) are gone, False when `seconds` are over.
+
+    Args:
+        node_id: Ray's, hex; empty = this machine's node.
 
     Raises:
         RuntimeError: Ray refused; the message is Ray's.
     """
     limit = time.monotonic() + seconds
+    leaving = replicas()
     told = subprocess.run(
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
             *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "its pod ends"),
             *("--deadline-remaining-seconds", str(round(seconds))),
+            *(("--node-id", node_id) if node_id else ()),
         ],
         capture_output=True,
         text=True,
@@ -40,7 +45,7 @@ def leave(seconds: float) -> bool:
     )
     if told.returncode:
         raise RuntimeError(f"Ray did not let this node leave: {told.stderr.strip()[-500:]}")
-    while replicas():
+    while leaving & replicas():
         if time.monotonic() > limit:
             return False
         time.sleep(POLL_S)
