@@ -1,6 +1,6 @@
 """Write helm/medmax/README.md from the comments of values.yaml.
 
-    python scripts/chart_readme.py [--check]
+python scripts/chart_readme.py [--check]
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ def readme() -> str:
     for file in sorted((CHART / "values").glob("*.yaml")):
         head = [line.lstrip("# ") for line in file.read_text().splitlines() if line.startswith("#")]
         examples.append(f"| [{file.stem}](values/{file.name}) | {' '.join(_first(file, head))} |")
-    table = [f"| `{name}` | {f'`{value}`' if value else ''} | {_cell(comment)} |" for name, value, comment in rows(text)]
+    table = [
+        f"| `{name}` | {f'`{value}`' if value else ''} | {_cell(comment)} |"
+        for name, value, comment in rows(text)
+    ]
     return "\n".join(
         [
             "<!-- Written by scripts/chart_readme.py from values.yaml; change that instead. -->",

@@ -83,7 +83,11 @@ def changes(old: Any, new: Any, path: str = "") -> list[Object]:
                 out += changes(old[key], new[key], place)
         return out
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [each for i, pair in enumerate(zip(old, new, strict=True)) for each in changes(*pair, f"{path}/{i}")]
+        return [
+            each
+            for i, pair in enumerate(zip(old, new, strict=True))
+            for each in changes(*pair, f"{path}/{i}")
+        ]
     return [{"op": "replace", "path": path, "value": new}]
 
 
@@ -92,11 +96,16 @@ def overlay(base: dict[Key, Object], wanted: dict[Key, Object]) -> tuple[list[Ob
     patches: list[Object] = []
     for key, old in base.items():
         if key not in wanted:
-            gone = {"$patch": "delete", "apiVersion": key[0], "kind": key[1], "metadata": {"name": key[2]}}
+            place = {name: old["metadata"][name] for name in ("name", "namespace") if name in old["metadata"]}
+            gone = {"$patch": "delete", "apiVersion": key[0], "kind": key[1], "metadata": place}
             patches.append({"patch": yaml.dump(gone, sort_keys=False)})
         elif operations := changes(old, wanted[key]):
             group, _, version = key[0].rpartition("/")
-            target = ({"group": group} if group else {}) | {"version": version, "kind": key[1], "name": key[2]}
+            target = ({"group": group} if group else {}) | {
+                "version": version,
+                "kind": key[1],
+                "name": key[2],
+            }
             text = yaml.dump(operations, Dumper=Dumper, sort_keys=False, width=BLOCK_AT)
             patches.append({"target": target, "patch": text})
     return [each for key, each in wanted.items() if key not in base], patches
@@ -108,7 +117,9 @@ def files() -> dict[Path, str]:
     kinds = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
     out = {
         Path("base/medmax.yaml"): dump(*base.values()),
-        Path("base/kustomization.yaml"): dump({**kinds, "namespace": NAMESPACE, "resources": ["medmax.yaml"]}),
+        Path("base/kustomization.yaml"): dump(
+            {**kinds, "namespace": NAMESPACE, "resources": ["medmax.yaml"]}
+        ),
     }
     for file in sorted((CHART / "values").glob("*.yaml")):
         wanted = render(yaml.safe_load(file.read_text()))
@@ -122,7 +133,9 @@ def files() -> dict[Path, str]:
             service = next(each for key, each in wanted.items() if key[1] == "RayService")
             out[Path("examples/rayservice.yaml")] = dump(service)
             cluster = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": service["metadata"]}
-            out[Path("examples/raycluster.yaml")] = dump({**cluster, "spec": service["spec"]["rayClusterConfig"]})
+            out[Path("examples/raycluster.yaml")] = dump(
+                {**cluster, "spec": service["spec"]["rayClusterConfig"]}
+            )
     return out
 
 

@@ -6,11 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
-import fsspec  # type: ignore[import-untyped]
-
 from services.checkpoint.reader import open_checkpoint
 from services.checkpoint.staging import staged
 from services.errors import CheckpointError, ConfigurationError, Unavailable
+from services.stores import open_store
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -35,13 +34,7 @@ def fetch(source: str, destination: Path, digest: str, vqgan: Path | None = None
     if destination.exists():
         _check(destination, digest, vqgan)
         return False
-    try:
-        store, root = fsspec.core.url_to_fs(source)
-    except (ValueError, ImportError):
-        raise ConfigurationError(
-            "is no address that fsspec can open (hf://…, s3://…, a folder), or its package is not installed",
-            field="SRC",
-        ) from None
+    store, root = open_store(source, "SRC")
     for half in destination.parent.glob(f".{destination.name}-*"):
         shutil.rmtree(half, ignore_errors=True)
     with staged(destination) as staging:

@@ -22,10 +22,9 @@ Object = dict[str, Any]
 
 
 @functools.cache
-def _definitions(version: str) -> tuple[Object, jsonschema_rs.Registry]:
+def _definitions(version: str) -> jsonschema_rs.Registry:
     found = json.loads((_folder(version) / DEFINITIONS).read_text())
-    address = f"file:///{version}/{DEFINITIONS}"
-    return found, jsonschema_rs.Registry([(address, found)])
+    return jsonschema_rs.Registry([(f"file:///api/{DEFINITIONS}", found)])
 
 
 def _folder(version: str) -> Path:
@@ -38,8 +37,8 @@ def _validator(version: str, kind: str, api_version: str) -> jsonschema_rs.Draft
     file = _folder(version) / f"{kind.lower()}-{group}.json"
     if not file.exists():
         return None
-    schema = {**json.loads(file.read_text()), "$id": f"file:///{version}/{file.name}"}
-    return jsonschema_rs.Draft202012Validator(schema, registry=_definitions(version)[1])
+    schema = {**json.loads(file.read_text()), "$id": f"file:///api/{file.name}"}
+    return jsonschema_rs.Draft202012Validator(schema, registry=_definitions(version))
 
 
 def complaints(each: Object, version: str) -> list[str]:

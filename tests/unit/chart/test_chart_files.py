@@ -83,7 +83,9 @@ def _patched(value: Any, operations: list[Object]) -> Any:
     """RFC 6902, the three operations that overlays use."""
     value = copy.deepcopy(value)
     for each in operations:
-        *path, last = [part.replace("~1", "/").replace("~0", "~") for part in each["path"].split("/")[1:]] or [""]
+        *path, last = [
+            part.replace("~1", "/").replace("~0", "~") for part in each["path"].split("/")[1:]
+        ] or [""]
         if not last and not path:
             value = each["value"]
             continue
@@ -101,7 +103,10 @@ def _patched(value: Any, operations: list[Object]) -> Any:
 
 _JSON = st.recursive(
     st.integers(0, 3) | st.text("a~/", max_size=2),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab~/", min_size=1, max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("ab~/", min_size=1, max_size=3), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
@@ -119,16 +124,29 @@ def test_the_examples_are_the_laptops(name: str) -> None:
     assert found["spec"] == spec
 
 
-@pytest.mark.parametrize("file", ["docs/install.md", "k8s/README.md", *sorted(f"docs/runbooks/{f.name}" for f in (ROOT / "docs/runbooks").glob("*.md"))])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "docs/install.md",
+        "k8s/README.md",
+        *sorted(f"docs/runbooks/{f.name}" for f in (ROOT / "docs/runbooks").glob("*.md")),
+    ],
+)
 def test_values_and_files_that_documents_name_exist(file: str) -> None:
     text = (ROOT / file).read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / file).parent / link).exists(), link
     known = {name for name, _, _ in documented.rows((CHART / "values.yaml").read_text())}
-    settings = yaml.safe_load((CHART / "values.schema.json").read_text())["properties"]["settings"]["properties"]
+    settings = yaml.safe_load((CHART / "values.schema.json").read_text())["properties"]["settings"][
+        "properties"
+    ]
     tops = set(yaml.safe_load((CHART / "values.yaml").read_text()))
     for name in re.findall(r"`([a-zA-Z]+(?:\.[a-zA-Z_]+)+)[:`]", text):
         if name.split(".")[0] in tops and "NAME" not in name:
-            assert name in known or any(each.startswith(f"{name}.") for each in known) or name.removeprefix("settings.") in settings, name
+            assert (
+                name in known
+                or any(each.startswith(f"{name}.") for each in known)
+                or name.removeprefix("settings.") in settings
+            ), name
     for example in re.findall(r"values/([a-z0-9-]+)\.yaml", text):
         assert example in VALUES

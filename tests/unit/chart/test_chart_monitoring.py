@@ -130,7 +130,9 @@ def test_scrapes_find_the_ports_and_show_a_key() -> None:
         assert [each["port"] for each in endpoints] == ["exporter", "metrics"]
         assert endpoints[0]["authorization"]["credentials"]["key"] == "api-key"
     (metrics_service,) = [
-        each for each in of_kind(rendered("airgapped"), "Service") if each["metadata"]["name"] == "medmax-metrics"
+        each
+        for each in of_kind(rendered("airgapped"), "Service")
+        if each["metadata"]["name"] == "medmax-metrics"
     ]
     chosen = service_monitor["spec"]["selector"]["matchLabels"]
     assert chosen.items() <= metrics_service["metadata"]["labels"].items()

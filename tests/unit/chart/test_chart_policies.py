@@ -120,12 +120,20 @@ def test_a_pod_starts_anew_when_what_it_reads_at_start_changes(objects: list[Obj
 
 
 def test_ray_and_numba_may_write_where_they_do(objects: list[Object]) -> None:
-    (config,) = [each for each in of_kind(objects, "ConfigMap") if each["metadata"]["name"].endswith("environment")]
+    (config,) = [
+        each for each in of_kind(objects, "ConfigMap") if each["metadata"]["name"].endswith("environment")
+    ]
     writable = {"/tmp", "/var/run/medmax", "/dev/shm"}
     for name, template in pod_templates(of_kind(objects, "RayService")):
         ray = template["spec"]["containers"][0]
         assert writable <= {mount["mountPath"] for mount in ray["volumeMounts"]}, name
-    for key in ("HOME", "NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MEDMAX_METRICS_DIR"):
+    for key in (
+        "HOME",
+        "NUMBA_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "MEDMAX_METRICS_DIR",
+    ):
         assert config["data"][key].startswith(("/tmp", "/var/run/medmax"))
 
 
@@ -172,14 +180,18 @@ def test_services_point_at_pods_that_have_the_port(objects: list[Object]) -> Non
         chosen = [each for _, each in templates if _selects(selector, each["metadata"]["labels"])]
         assert chosen, title(service)
         for template in chosen:
-            names = {port["name"] for each in template["spec"]["containers"] for port in each.get("ports", [])}
+            names = {
+                port["name"] for each in template["spec"]["containers"] for port in each.get("ports", [])
+            }
             assert {port["targetPort"] for port in service["spec"]["ports"]} <= names, title(service)
 
 
 def test_a_budget_leaves_room_for_a_node_drain(objects: list[Object]) -> None:
     budgets = of_kind(objects, "PodDisruptionBudget")
     for name, template in pod_templates(of_kind(objects, "RayService")):
-        found = [each for each in budgets if _selects(each["spec"]["selector"], template["metadata"]["labels"])]
+        found = [
+            each for each in budgets if _selects(each["spec"]["selector"], template["metadata"]["labels"])
+        ]
         assert len(found) == (0 if name.endswith("/head") else 1), name
         assert all(each["spec"]["maxUnavailable"] >= 1 for each in found)
 

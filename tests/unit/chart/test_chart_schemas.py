@@ -11,7 +11,9 @@ from tests.support.chart import CHART, CRD, Object, of_kind, pod_templates, read
 from tests.support.kubernetes import VERSIONS, complaints, rayservice_complaints
 
 CUSTOM = {"ray.io", "monitoring.coreos.com", "gateway.networking.k8s.io"}
-needs_crd = pytest.mark.skipif(not CRD.exists(), reason=f"KubeRay's CRD is not beside the checkout ({CRD.name})")
+needs_crd = pytest.mark.skipif(
+    not CRD.exists(), reason=f"KubeRay's CRD is not beside the checkout ({CRD.name})"
+)
 
 
 def _custom(each: Object) -> bool:
@@ -20,7 +22,9 @@ def _custom(each: Object) -> bool:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid_in(version: str, objects: list[Object]) -> None:
-    bad = {title(each): found for each in objects if not _custom(each) if (found := complaints(each, version))}
+    bad = {
+        title(each): found for each in objects if not _custom(each) if (found := complaints(each, version))
+    }
     assert not bad
 
 

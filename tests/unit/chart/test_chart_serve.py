@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ray._common.utils import import_attr
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve._private.utils import DEFAULT
 from ray.serve.schema import ServeDeploySchema
-from ray._common.utils import import_attr
 
 from services import app
 from services.config import SHIPPED_MODEL, Settings
@@ -26,7 +26,9 @@ def test_ray_takes_the_serve_config(objects: list[Object]) -> None:
     assert all(each.ray_actor_options is not DEFAULT.VALUE for each in application.deployments)
     assert found.grpc_options.grpc_servicer_functions == app.GRPC_SERVICES
     # A field that Ray does not know would be ignored in silence.
-    for given, parsed in zip(serve_config(objects)["applications"][0]["deployments"], application.deployments, strict=True):
+    for given, parsed in zip(
+        serve_config(objects)["applications"][0]["deployments"], application.deployments, strict=True
+    ):
         assert set(given) <= parsed.model_fields_set
 
 
@@ -69,12 +71,16 @@ def test_rays_autoscaler_reads_what_each_group_offers(objects: list[Object]) -> 
         assert offered[resource] == 1
         assert offered["CPU"] >= options["num_cpus"]
         assert offered.get("GPU", 0) >= options["num_gpus"]
-    head = next(kind for name, kind in kinds.items() if not any(key.startswith("group_") for key in kind["resources"]))
+    head = next(
+        kind for name, kind in kinds.items() if not any(key.startswith("group_") for key in kind["resources"])
+    )
     assert head["resources"]["CPU"] == 0
 
 
 def test_pods_get_rays_settings_as_a_machine_does(objects: list[Object], tmp_path: Path) -> None:
-    (config,) = [each for each in of_kind(objects, "ConfigMap") if each["metadata"]["name"].endswith("environment")]
+    (config,) = [
+        each for each in of_kind(objects, "ConfigMap") if each["metadata"]["name"].endswith("environment")
+    ]
     wanted = environment(Settings(host="0.0.0.0"), tmp_path)
     # KubeRay makes the token, pods log to stderr, and the folder of metrics is a volume.
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_SERVE_LOG_TO_STDERR", "MEDMAX_METRICS_DIR"):
@@ -99,4 +105,7 @@ def test_an_upgrade_waits_for_the_new_clusters_whole_way(objects: list[Object]) 
         if template["metadata"]["labels"]["medmax.io/front"] == "true"
     ]
     assert len(fronts) == 1
-    assert fronts[0]["spec"]["containers"][0]["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 8000}
+    assert fronts[0]["spec"]["containers"][0]["readinessProbe"]["httpGet"] == {
+        "path": "/readyz",
+        "port": 8000,
+    }

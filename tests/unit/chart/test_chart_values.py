@@ -10,7 +10,17 @@ import pytest
 import yaml
 
 from services.config import Settings
-from tests.support.chart import CHART, Object, merge, of_kind, pod_templates, read, render, rendered, serve_config
+from tests.support.chart import (
+    CHART,
+    Object,
+    merge,
+    of_kind,
+    pod_templates,
+    read,
+    render,
+    rendered,
+    serve_config,
+)
 
 
 def at(path: str, value: Any) -> Object:
@@ -130,7 +140,10 @@ def test_what_the_schema_lets_through_the_settings_take(objects: list[Object]) -
 
 
 def test_tensor_parallel_replicas_get_a_gpu_a_rank() -> None:
-    deployments = {each["name"]: each for each in serve_config(rendered("multi-gpu-tp4"))["applications"][0]["deployments"]}
+    deployments = {
+        each["name"]: each
+        for each in serve_config(rendered("multi-gpu-tp4"))["applications"][0]["deployments"]
+    }
     assert deployments["llm"]["ray_actor_options"]["num_gpus"] == 4
     assert deployments["llm"]["ray_actor_options"]["num_cpus"] == 16
     assert deployments["tokenizer"]["ray_actor_options"]["num_gpus"] == 0.25

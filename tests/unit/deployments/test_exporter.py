@@ -67,9 +67,7 @@ def test_it_answers_nothing_else(folder: Path) -> None:
         assert httpx.post(f"{url}/metrics").status_code == 404
 
 
-def test_a_missing_folder_and_a_taken_port_are_named(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_folder_and_a_taken_port_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(Settings()) as url, pytest.raises(ConfigurationError, match="--port"):
         exporter.server(Settings(), int(url.rpartition(":")[2]))
     monkeypatch.delenv(metrics.METRICS_DIR)
