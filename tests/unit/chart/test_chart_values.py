@@ -205,6 +205,15 @@ def test_another_checkpoint_gets_its_own_job_and_folder() -> None:
         assert path in job["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
+def test_a_job_is_never_changed() -> None:
+    base = read("single-gpu")
+    names = {
+        of_kind(render(merge(base, change)), "Job")[0]["metadata"]["name"]
+        for change in ({}, at("image.cpu.tag", "0.2.0"), at("model.fetch.resources.limits.cpu", "3"))
+    }
+    assert len(names) == 3
+
+
 def test_a_new_model_of_the_same_image_changes_no_pod_of_ray() -> None:
     base = merge(read("airgapped"), at("model.path", "one"))
     clusters = [
