@@ -30,9 +30,9 @@ def read(name: str) -> Object:
     return found
 
 
-def render(values: Object) -> list[Object]:
-    """Objects of a release `medmax` in the namespace `medmax`; Helm checks the schema first."""
-    texts = chart().render(values, name="medmax", namespace="medmax")
+def render(values: Object, name: str = "medmax") -> list[Object]:
+    """Objects of a release in the namespace `medmax`; Helm checks the schema first."""
+    texts = chart().render(values, name=name, namespace="medmax")
     manifests = (text for path, text in sorted(texts.items()) if path.endswith(".yaml"))
     return [each for text in manifests for each in yaml.load_all(text, yaml.CSafeLoader) if each]
 

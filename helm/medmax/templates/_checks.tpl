@@ -30,6 +30,9 @@
     {{- fail (printf "groups.%s.image: must be gpu where the group's pods have GPUs" $name) }}
   {{- end }}
 {{- end }}
+{{- if hasKey .Values.groups "head" }}
+  {{- fail "groups.head: is the name of the head's own pods" }}
+{{- end }}
 {{- with .Values.model }}
   {{- if and (eq .source "claim") (not .cache.existingClaim) }}
     {{- fail "model.cache.existingClaim: name the claim that holds the weights where model.source is claim" }}

@@ -1,6 +1,7 @@
+{{- /* Short enough for the longest suffix and what StatefulSets and KubeRay append */ -}}
 {{- define "medmax.fullname" -}}
 {{- $own := ternary .Release.Name (printf "%s-medmax" .Release.Name) (contains "medmax" .Release.Name) -}}
-{{- default $own .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default $own .Values.fullnameOverride | trunc 26 | trimSuffix "-" -}}
 {{- end }}
 
 {{- /* Labels that select: (dict "root" $ "component" "name") */ -}}

@@ -33,8 +33,8 @@ RAYS = {
     "ray_node_disk_free": "dashboard/modules/metrics/dashboards/default_dashboard_panels.py",
     "ray_node_gpus_utilization": "dashboard/modules/metrics/dashboards/default_dashboard_panels.py",
     "ray_node_gram_used": "dashboard/modules/metrics/dashboards/default_dashboard_panels.py",
-    "ray_node_mem_used": "dashboard/modules/metrics/dashboards/default_dashboard_panels.py",
-    "ray_node_mem_total": "dashboard/modules/metrics/dashboards/default_dashboard_panels.py",
+    "ray_node_mem_used": "dashboard/modules/reporter/reporter_agent.py",
+    "ray_node_mem_total": "dashboard/modules/reporter/reporter_agent.py",
 }
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
-
 import pytest
 
 from tests.support.chart import CHART, CRD, Object, of_kind, pod_templates, read, render, rendered, title
 from tests.support.kubernetes import VERSIONS, complaints, rayservice_complaints
 
 CUSTOM = {"ray.io", "monitoring.coreos.com", "gateway.networking.k8s.io"}
+INFORMATION = 1
 needs_crd = pytest.mark.skipif(
     not CRD.exists(), reason=f"KubeRay's CRD is not beside the checkout ({CRD.name})"
 )
@@ -64,8 +63,9 @@ def test_names_are_unique_and_labels_say_whose_they_are(objects: list[Object]) -
 
 
 def test_a_long_release_name_still_fits() -> None:
-    texts: dict[str, Any] = read("multi-gpu-tp4") | {"fullnameOverride": "a" * 40}
-    assert all(len(each["metadata"]["name"]) <= 63 for each in render(texts))
+    for each in render(read("multi-gpu-tp4"), name="a" * 53):
+        # Pods of a StatefulSet have a label of its name and eleven characters more.
+        assert len(each["metadata"]["name"]) <= 52, title(each)
 
 
 def test_the_chart_lints() -> None:
@@ -73,4 +73,4 @@ def test_the_chart_lints() -> None:
 
     found = helm_python.lint(str(CHART))
     messages = found["messages"] if isinstance(found, dict) else found
-    assert not [each for each in messages if "ERROR" in str(each).upper()], messages
+    assert not [each for each in messages if each["severity"] > INFORMATION]

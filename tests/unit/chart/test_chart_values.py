@@ -85,6 +85,7 @@ def test_the_schema_names_a_wrong_value(path: str, value: Any) -> None:
     assert wanted[-1] in message or str(value) in message, message
 
 
+GROUP = yaml.safe_load((CHART / "values.yaml").read_text())["groups"]["llm"]
 CONTRADICTIONS: list[tuple[str, Object]] = [
     ("services.llm.group", at("services.llm.group", "nowhere")),
     ("services.llm.minReplicas", at("services.llm.minReplicas", 9)),
@@ -93,6 +94,7 @@ CONTRADICTIONS: list[tuple[str, Object]] = [
     ("services.llm.gpus", at("services.llm.gpus", 1)),
     ("groups.llm.image", at("groups.llm.gpus", 1)),
     ("model.cache.existingClaim", at("model.source", "claim")),
+    ("groups.head", at("groups.head", GROUP)),
     ("model.uri", at("model.source", "fetch")),
     ("model.digest", {"model": {"source": "fetch", "uri": "hf://a/b"}}),
     ("objectStore.url", at("objectStore.kind", "s3")),

@@ -127,10 +127,14 @@ def compose() -> dict[str, Any]:
 
 def test_the_compose_file_follows_the_specification() -> None:
     options = compose_spec.PyOptions(apply_merge=True)
-    parsed = options.from_yaml((ROOT / "compose.yaml").read_text())
-    parsed.validate()
-    with pytest.raises(Exception, match=r"memroy|unknown"):
-        options.from_yaml((ROOT / "compose.yaml").read_text().replace("memory:", "memroy:"))
+    # Compose puts variables in before it reads the file.
+    text = re.sub(
+        r"\$\{\w+:(?:-([^}]*)|\?[^}]*)\}", lambda found: found[1] or "x", (ROOT / "compose.yaml").read_text()
+    )
+    assert "${" not in text
+    options.from_yaml(text).validate()
+    with pytest.raises(ValueError, match="memroy"):
+        options.from_yaml(text.replace("memory:", "memroy:"))
 
 
 def test_compose_services_are_locked_down(compose: dict[str, Any]) -> None:
