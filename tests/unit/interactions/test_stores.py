@@ -30,7 +30,14 @@ class Objects(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
         if "aws-chunked" in self.headers.get("Content-Encoding", ""):
             body = _unchunked(body)
         self.kept[self.path.partition("?")[0]] = body
@@ -105,7 +112,8 @@ def test_pictures_go_to_a_bucket_and_come_back(s3: ThreadingHTTPServer) -> None:
     assert Objects.kept == {f"/bucket/pictures/{name[:2]}/{name}": data}
     assert store.read(name) == data
     store.delete(name)
-    assert not Objects.kept
+    # Arrow leaves a marker for the folder, at most one for each two digits.
+    assert not [key for key in Objects.kept if not key.endswith("/")]
     store.delete(name)
     store.probe()
 
