@@ -17,7 +17,6 @@ from services.deployments.processes import Process, named
 
 REPLICA = "ray::ServeReplica"  # how Ray titles the process of a replica
 POLL_S = 0.5
-COMMAND_S = 60.0
 
 
 def leave(seconds: float, node_id: str = "") -> bool:
@@ -40,7 +39,7 @@ def leave(seconds: float, node_id: str = "") -> bool:
         ],
         capture_output=True,
         text=True,
-        timeout=COMMAND_S,
+        timeout=seconds,
         check=False,
     )
     if told.returncode:

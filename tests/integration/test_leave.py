@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # In a process of its own: Ray reads its environment once.
 SCRIPT = """
-import threading, time
+import os, threading, time
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
@@ -31,7 +31,8 @@ handle = serve.run(Slow.bind(), route_prefix=None)
 assert handle.remote(0).result() == first.node_id
 assert len(replicas()) == 1
 cluster.add_node(num_cpus=1)
-long = handle.remote(8)
+os.environ["RAY_ADDRESS"] = cluster.address  # as KubeRay sets it
+long = handle.remote(20)
 time.sleep(1)
 took, begun = [], time.monotonic()
 
@@ -42,7 +43,7 @@ def ask():
 
 asking = threading.Thread(target=ask)
 asking.start()
-gone = leave(90, first.node_id)
+gone = leave(150, first.node_id)
 took.append(time.monotonic() - begun)
 asking.join()
 print("gone", gone)
