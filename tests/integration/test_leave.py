@@ -66,7 +66,7 @@ def test_a_node_that_leaves_finishes_its_answers_and_hands_its_replicas_on(tmp_p
             "PYTHONPATH": str(ROOT),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
-            "RAY_raylet_start_wait_time_s": "120",
+            "RAY_raylet_start_wait_time_s": "240",
         },
         capture_output=True,
         text=True,

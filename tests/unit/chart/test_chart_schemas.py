@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+
 import pytest
 
 from tests.support.chart import CHART, CRD, Object, of_kind, pod_templates, read, render, rendered, title

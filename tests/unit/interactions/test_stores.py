@@ -46,7 +46,9 @@ class Objects(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         if "list-type" in query:
-            self._reply(200, b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>')
+            self._reply(
+                200, b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>'
+            )
         elif path in self.kept:
             found = self.kept[path]
             self.send_response(206 if "Range" in self.headers else 200)
