@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup setup-dev setup-review demo serve serve-review test test-fast check format stubs constraints bench-gateway bench-engine bench-peers clean
+.PHONY: help setup setup-dev setup-review demo serve serve-review test test-fast test-chart check format stubs manifests constraints bench-gateway bench-engine bench-peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test: setup-review  ## all tests, with real servers
 test-fast: setup-dev  ## unit tests alone
 	@scripts/test.sh fast
 
+test-chart: setup-dev  ## the Helm chart, k8s/, docker/ and compose.yaml; no cluster needed
+	@$(PY) -m pytest tests/unit/chart -q
+
 check: setup-dev  ## format, lint, types, stub drift
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
@@ -45,6 +48,10 @@ format: setup-dev  ## rewrite the sources in the project's format
 
 stubs: setup-dev  ## regenerate services/pb from protos/
 	@$(PY) scripts/generate_stubs.py
+
+manifests: setup-dev  ## write helm/medmax/README.md and k8s/ from the chart
+	@$(PY) scripts/chart_readme.py
+	@$(PY) scripts/render_manifests.py
 
 constraints: setup-dev  ## write the exact versions of .venv to constraints.txt
 	@$(PY) scripts/freeze.py > constraints.new && mv constraints.new constraints.txt

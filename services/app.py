@@ -15,9 +15,11 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
+from services import config
 from services.config import Scale, Settings
 from services.deployments.ingress import GatewayReplica, address_of
 from services.deployments.replicas import DecoderReplica, LanguageModelReplica, TokenizerReplica
+from services.errors import ConfigurationError
 from services.gateway.auth import ApiKey
 
 APPLICATION = "medmax"
@@ -33,6 +35,20 @@ GRPC_SERVICES = [
     "services.pb.medmax.v1.decoder_pb2_grpc.add_ImageDecoderServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
 ]
+
+
+def from_config(args: dict[str, Any]) -> Application:
+    """The application for a Serve config file: `import_path: services.app:from_config`.
+
+    Args:
+        args: settings by their names in `services.config`; those not given come from the environment.
+
+    Raises:
+        ConfigurationError: a value is wrong, or a name is none of the settings'.
+    """
+    if unknown := sorted(args.keys() - Settings.model_fields.keys()):
+        raise ConfigurationError("is no setting of services.config", field=f"args.{unknown[0]}")
+    return build(config.load(**args))
 
 
 def build(settings: Settings) -> Application:

@@ -100,3 +100,26 @@ def convert(
     else:
         out.print(str(destination), markup=False)
         say(f"{written.layout} layout, digest {written.digest}")
+
+
+def fetch(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="hf://OWNER/NAME@REVISION, s3://BUCKET/PATH or a folder.")
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder; nothing is overwritten.")],
+    digest: Annotated[str, typer.Option("--digest", help="SHA-256 that `medmax inspect` shows for it.")],
+    vqgan: VQGANFile = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a checkpoint from a store, check it and its digest, and keep it whole or not at all."""
+    from services.checkpoint.fetch import fetch as copy
+    from services.config import load
+
+    with stdout_reserved(as_json), err.status("fetching"):
+        copied = copy(source, destination, digest, vqgan or load().vqgan)
+    found = {"directory": str(destination), "digest": digest, "fetched": copied}
+    if as_json:
+        document(found)
+    else:
+        out.print(str(destination), markup=False)
+        say("fetched" if copied else "was there already")

@@ -36,6 +36,17 @@ def descendants(root: int | None = None) -> set[Process]:
         below = {process.pid for process in more}
 
 
+def named(title: str) -> set[Process]:
+    """Processes of this machine whose command line begins with `title`."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # gone meanwhile
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(title.encode()):
+                read = _read(int(entry.name))
+                found |= {read[1]} if read else set()
+    return found
+
+
 def end(processes: Iterable[Process], patience_s: float) -> list[int]:
     """Waits for `processes` to be gone and kills those still there after `patience_s`; returns the killed ids."""
     limit = time.monotonic() + patience_s

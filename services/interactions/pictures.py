@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from services.config import Settings
 from services.errors import ConfigurationError, InternalError, Unavailable, internal_error
 from services.interactions.database import private_folder
+from services.stores import open_store
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,7 @@ class PictureStore:
                 cannot be made.
         """
         address = settings.object_store or str(settings.data_dir.absolute() / "pictures")
-        try:
-            filesystem, root = fsspec.core.url_to_fs(address)
-        except (ValueError, ImportError):
-            raise ConfigurationError(
-                "is no address that fsspec can open (a folder, s3://…), or its package is not installed",
-                field="MEDMAX_OBJECT_STORE",
-            ) from None
+        filesystem, root = open_store(address, "MEDMAX_OBJECT_STORE")
         store = cls(filesystem, f"{root.rstrip('/')}/{prefix}" if prefix else root)
         if store._local is not None:
             try:
