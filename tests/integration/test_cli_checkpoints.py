@@ -28,7 +28,9 @@ def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "hf"
 
 
-@pytest.mark.parametrize("command", ["tokenize", "decode", "logits", "generate-ids", "inspect", "convert", "fetch"])
+@pytest.mark.parametrize(
+    "command", ["tokenize", "decode", "logits", "generate-ids", "inspect", "convert", "fetch"]
+)
 def test_help_says_how_to_use_it(tmp_path: Path, command: str) -> None:
     result = medmax(tmp_path, command, "--help")
     assert result.status == 0
