@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dctn  # type: ignore[import-untyped]
+from scipy.fft import dctn
 
 BITS, THUMB = 256, 32
 PRINT_BYTES = BITS // 8 + THUMB * THUMB

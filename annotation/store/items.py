@@ -121,7 +121,7 @@ class Items(Lookup):
             raise InvalidInput("must be the item that was routed, without a gold verdict", field="item.id")
         digests = self.shelf.keep(_files(item))
         with self.ledger.change(who) as change:
-            row = change.lock(key, interaction=True)
+            row = change.lock(key)
             if _gone(row):
                 withdraw(change, key, Because.EXPIRED)
                 return State.WITHDRAWN
@@ -136,7 +136,7 @@ class Items(Lookup):
         Nothing of the item itself is kept.
         """
         with self.ledger.change(who) as change:
-            row = change.lock(key, interaction=True)
+            row = change.lock(key)
             if _gone(row):
                 withdraw(change, key, Because.EXPIRED)
                 return State.WITHDRAWN
@@ -179,7 +179,7 @@ class Items(Lookup):
     def task_gone(self, key: str, who: str = CONTROLLER) -> State:
         """A person deleted the item's task. What was judged before stays; anything else is withdrawn."""
         with self.ledger.change(who) as change:
-            row = change.lock(key, interaction=True)
+            row = change.lock(key)
             if State(row["state"]) not in {State.JUDGED, State.BUILT, State.WITHDRAWN}:
                 withdraw(change, key, Because.DELETED)
             if row["ls_task"] is not None:

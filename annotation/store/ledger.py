@@ -51,25 +51,25 @@ class Change:
         """An insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return upsert(self.connection.dialect, table)
 
-    def lock(self, key: str, revision: int | None = None, *, interaction: bool = False) -> RowMapping:
-        """The item's row, nobody else's until the transaction ends.
+    def lock(self, key: str, revision: int | None = None) -> RowMapping:
+        """The item's row, nobody else's until the transaction ends, and its interaction safe from a purge until then.
+
+        Without an interaction, the row's `interaction_id` is None.
 
         Args:
             revision: what the caller's decision was based on.
-            interaction: keep the item's interaction from being purged as well; needed to write or delete what the
-                item says, which a purge deletes too. Without one, the row's `interaction_id` is None.
 
         Raises:
             NotFound: no such item.
             NotAllowed: it is not at `revision` any more.
         """
-        if interaction:
-            of = select(items.c.interaction_id).where(items.c.key == key)
-            self.connection.execute(
-                select(interactions.c.id)
-                .where(interactions.c.id == self.connection.scalar(of))
-                .with_for_update(read=True, key_share=True)
-            )
+        # First, as a purge does: the database looks at it again when the item's row changes twice in a transaction.
+        of = select(items.c.interaction_id).where(items.c.key == key)
+        self.connection.execute(
+            select(interactions.c.id)
+            .where(interactions.c.id == self.connection.scalar(of))
+            .with_for_update(read=True, key_share=True)
+        )
         # Not the key itself: rows that refer to the item may be written meanwhile.
         statement = select(items).where(items.c.key == key).with_for_update(key_share=True)
         row = self.connection.execute(statement).mappings().one_or_none()

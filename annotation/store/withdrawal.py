@@ -18,7 +18,7 @@ from annotation.store.states import Because, State
 
 def withdraw(change: Change, key: str, because: Because) -> bool:
     """Withdraw an item; False where it was. Its pictures' files go with the next `Retention.sweep`."""
-    row = change.lock(key, interaction=True)
+    row = change.lock(key)
     if not change.move(row, State.WITHDRAWN, because=because):
         return False
     end_holds(change, row)

@@ -126,17 +126,13 @@ def _arithmetic(config: Mapping[str, Any]) -> tuple[int, float]:
     if start is not None and not isinstance(start, bool) and start not in _PLAIN_STARTS:
         raise CheckpointError("init_lora_weights changed the base's weights; not supported", field=CONFIG)
     rank, alpha, stable = config.get("r"), config.get("lora_alpha"), config.get("use_rslora", False)
-    if not _is_number(rank, int) or not 1 <= rank <= MAX_RANK:
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
         raise CheckpointError(f"r must be a whole number from 1 to {MAX_RANK:,}", field=CONFIG)
-    if not _is_number(alpha, int | float) or not 0 < alpha <= MAX_ALPHA:
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha <= MAX_ALPHA:
         raise CheckpointError(f"lora_alpha must be a number above 0, at most {MAX_ALPHA:,.0f}", field=CONFIG)
     if not isinstance(stable, bool | None):
         raise CheckpointError("use_rslora must be true or false", field=CONFIG)
     return rank, alpha / (math.sqrt(rank) if stable else rank)
-
-
-def _is_number(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _modules(config: Mapping[str, Any]) -> set[str]:

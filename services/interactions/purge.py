@@ -79,6 +79,13 @@ def _purge_interactions(engine: Engine, now: datetime, report: PurgeReport) -> i
         ids = list(connection.scalars(select(interactions.c.id).where(_expired(now)).limit(_BATCH)))
         if not ids:
             return 0
+        # In the order in which the review loop locks them, or the two would wait for each other.
+        connection.execute(
+            select(interactions.c.id)
+            .where(interactions.c.id.in_(ids))
+            .order_by(interactions.c.id)
+            .with_for_update()
+        ).all()
         comments = connection.execute(delete(feedback).where(feedback.c.interaction_id.in_(ids)))
         deleted = connection.execute(delete(interactions).where(interactions.c.id.in_(ids)))
     report.feedback += comments.rowcount

@@ -74,10 +74,9 @@ class GpuForward:
             tables = torch.zeros(most, blocks_for(config.context), dtype=torch.int32, device=device)
             # The largest first: the smaller then find room in what it took.
             for size in sorted({*(s for s in _SIZES if s < most), most}, reverse=True):
+                ids, rows, positions = torch.zeros(3, size, dtype=torch.int64, device=device)
                 tokens = Tokens(
-                    *(torch.zeros(size, dtype=torch.int64, device=device) for _ in range(3)),
-                    tables,
-                    torch.zeros(1, dtype=torch.int32, device=device),
+                    ids, rows, positions, tables, torch.zeros(1, dtype=torch.int32, device=device)
                 )
                 self._graphs[size] = (tokens, *self._recorded(record, tokens))
 
@@ -186,7 +185,7 @@ class _Graphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             run()  # kernels are compiled and libraries set up outside of the recording
