@@ -23,7 +23,7 @@ _NOT_IN = r"(?<![\w./:-])"
 _END = r"(?![\w]|[./:-]\d)"
 _ANNOUNCED = (
     r"(?:\b(?:on|dated?|dob|d\.o\.b\.?|doa|dod|since|until|till|from|seen|admitted|discharged|exam(?:ination)?|scan(?:ned)?|study|"
-    r"prior|visit(?:ed)?|appointment|appt|surgery|operation|born|birthday|died|follow-?up|due|expiry|by|before|after|through|thru)"
+    r"prior|visit(?:ed)?|appointment|appt|surgery|operation|born|birthday|died|follow-?up|due|expiry|before|after|through|thru)"
     r"(?:\s(?:on|of|date|is|was|dated|from|for))?\s?:?\s{0,2}|\bbetween\s|\bdate(?:\sof\s\w{3,12}){0,2}\s?[:=]?\s{0,2})"
 )
 
@@ -44,7 +44,9 @@ def _compact(found: re.Match[str]) -> bool:
 def _capital(found: re.Match[str]) -> bool:
     """ "may" and "march" in small letters are verbs."""
     name = found["m"]
-    return name.lower() not in ("may", "march", "mar", "mars", "mai", "dec", "sept", "jan") or name[0].isupper()
+    return (
+        name.lower() not in ("may", "march", "mar", "mars", "mai", "dec", "sept", "jan") or name[0].isupper()
+    )
 
 
 _TENS = r"(?:nine(?:ty|ties))"
@@ -54,7 +56,10 @@ _OLD = r"(?:9\d|1[0-2]\d)"
 DATES = Patterns(
     (
         # 2021-03-12, 2021/3/12, 2021.03.12, with a time
-        Pattern.of(Category.DATE, rf"{_NOT_IN}(?P<x>{_YEAR}(?P<s>[-/.])\s?{_MONTH}(?P=s)\s?{_DAY}(?!\d){_CLOCK}){_END}"),
+        Pattern.of(
+            Category.DATE,
+            rf"{_NOT_IN}(?P<x>{_YEAR}(?P<s>[-/.])\s?{_MONTH}(?P=s)\s?{_DAY}(?!\d){_CLOCK}){_END}",
+        ),
         # 12/03/2021, 12.3.21, 03-12-2021
         Pattern.of(
             Category.DATE,
@@ -76,19 +81,27 @@ DATES = Patterns(
             _capital,
         ),
         # March 2021, Mar-21, March of 2021
-        Pattern.of(Category.DATE, rf"(?<![\w/])(?P<x>(?P<m>{_LONG})\b\.?(?:,?\s{{1,2}}(?:of\s|de\s)?|[-/'])(?:{_YEAR}|'\d\d))(?!\w)", _capital),
+        Pattern.of(
+            Category.DATE,
+            rf"(?<![\w/])(?P<x>(?P<m>{_LONG})\b\.?(?:,?\s{{1,2}}(?:of\s|de\s)?|[-/'])(?:{_YEAR}|'\d\d))(?!\w)",
+            _capital,
+        ),
         Pattern.of(Category.DATE, rf"(?<![\w/])(?P<x>(?P<m>{_LONG})[-/']\d\d)(?!\w)", _capital),
         # a month alone: in March
         Pattern.of(
             Category.DATE,
             rf"\b(?:in|since|until|by|last|next|this|of|during|early|late|mid|from|to|and|before|after)[\s-](?P<x>(?P<m>{_LONG}))\b(?![\s-]?[a-z]*ing\b)",
-            lambda found: found["m"][0].isupper() and len(found["m"]) > 2 and found["m"] not in ("Mar", "Mars", "Mai"),
+            lambda found: (
+                found["m"][0].isupper() and len(found["m"]) > 2 and found["m"] not in ("Mar", "Mars", "Mai")
+            ),
         ),
         # 03/2021, 2021-03
         Pattern.of(Category.DATE, rf"{_NOT_IN}(?P<x>{_MONTH}[/-](?:19|20)\d\d){_END}"),
         Pattern.of(Category.DATE, rf"{_NOT_IN}(?P<x>(?:19|20)\d\d[/-](?:0[1-9]|1[0-2])){_END}"),
         # 20210312, with or without a time, as DICOM writes it
-        Pattern.of(Category.DATE, rf"(?<![\w.])(?P<x>(?:19|20)\d{{6}}(?:\d{{4,6}}(?:\.\d{{1,6}})?)?){_END}", _compact),
+        Pattern.of(
+            Category.DATE, rf"(?<![\w.])(?P<x>(?:19|20)\d{{6}}(?:\d{{4,6}}(?:\.\d{{1,6}})?)?){_END}", _compact
+        ),
         # on 3/12; DOB 3-12; never 4/5 strength
         Pattern.of(
             Category.DATE,
@@ -103,14 +116,26 @@ DATES = Patterns(
             Category.DATE,
             r"\b(?P<x>(?:christmas|new\syear'?s?|boxing|thanksgiving|independence|valentine'?s|st\.?\spatrick'?s|mother'?s|father'?s|labor|memorial)\s(?:day|eve)"
             r"|easter\s(?:sunday|monday)|good\sfriday|christmas|thanksgiving|halloween|diwali|eid(?:\sal-\w{3,5})?|yom\skippur|hanukkah)\b",
-            lambda found: "tree" not in found.string[found.end() : found.end() + 6].lower() and found[0][0].isupper(),
+            lambda found: (
+                "tree" not in found.string[found.end() : found.end() + 6].lower() and found[0][0].isupper()
+            ),
         ),
         # a time of day that a date could stand before; a clock position ("mass at 2:00") is none
-        Pattern.of(Category.DATE, r"(?<![\w:.])(?P<x>(?:0?[1-9]|1[0-2])(?:[:.][0-5]\d(?::[0-5]\d)?)?\s?(?:[ap]m|[ap]\.m\.))(?!\w)"),
-        Pattern.of(Category.DATE, r"(?<![\w:.])(?P<x>(?:[01]?\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?)(?![\w:])"),
-        Pattern.of(Category.DATE, r"(?<![\w:.])(?P<x>(?:[01]\d|2[0-3]):?[0-5]\d\s?(?:hrs|hours|h|uhr))(?!\w)"),
+        Pattern.of(
+            Category.DATE,
+            r"(?<![\w:.])(?P<x>(?:0?[1-9]|1[0-2])(?:[:.][0-5]\d(?::[0-5]\d)?)?\s?(?:[ap]m|[ap]\.m\.))(?!\w)",
+        ),
+        Pattern.of(
+            Category.DATE, r"(?<![\w:.])(?P<x>(?:[01]?\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?)(?![\w:])"
+        ),
+        Pattern.of(
+            Category.DATE, r"(?<![\w:.])(?P<x>(?:[01]\d|2[0-3]):?[0-5]\d\s?(?:hrs|hours|h|uhr))(?!\w)"
+        ),
         # the year of birth tells the age
-        Pattern.of(Category.DATE, rf"\b(?:born(?:\sin)?|d\.?o\.?b\.?|birth\s?(?:date|year|day)|(?:date|year)\sof\sbirth|geb\.?)\s?(?:is|was|in|:|=|-)?\s{{0,2}}(?P<x>{_YEAR})(?![\w]|[-/.]\d)"),
+        Pattern.of(
+            Category.DATE,
+            rf"\b(?:born(?:\sin)?|d\.?o\.?b\.?|birth\s?(?:date|year|day)|(?:date|year)\sof\sbirth|geb\.?)\s?(?:is|was|in|:|=|-)?\s{{0,2}}(?P<x>{_YEAR})(?![\w]|[-/.]\d)",
+        ),
     )
 )
 
@@ -120,10 +145,25 @@ AGES = Patterns(
             Category.AGE,
             rf"(?<![\w.,/-])(?P<x>{_OLD})(?=\s?-?\s?(?:(?:years?|yrs?|y)[\s-]{{0,2}}(?:olds?|of\sage|o\b)|y/?o\b|y\.o\.?|yrs?\b\.?(?=\s?[mf]\b|,)|-?(?:year|yr)-old|yo[mf]?\b|\s?y(?:ears)?[/, ]\s?(?:m|f|male|female|man|woman|lady|gentleman)\b))",
         ),
-        Pattern.of(Category.AGE, rf"\b(?:ages?|aged)(?:\s(?:is|was|of|at\s\w{{3,12}}))?\s?[:=]?\s{{0,2}}(?P<x>{_OLD})(?![\w%]|[./-]\d|\+)"),
-        Pattern.of(Category.AGE, rf"(?<![\w.,/-])(?P<x>{_OLD})(?=\s?[-/]?\s?(?:m|f|male|female)\b(?!\s?(?:hz|m|l)\b)|\s(?:male|female|man|woman|lady|gentleman)\b)", case=False),
-        Pattern.of(Category.AGE, rf"\b(?P<x>{_TENS}(?:[\s-]{_ONES})?|(?:one|a)\shundred(?:\sand(?:\s{_ONES}|\s\w{{3,8}}))?|(?:nona|cente)n?ari?an)(?=[\s-]years?[\s-](?:old|of\sage)|\b)", lambda f: bool(_spelled(f))),
-        Pattern.of(Category.AGE, rf"\b(?:is|was|am|turned|turning|turns|now)\s(?P<x>{_OLD})(?=\syears?\b(?!\s(?:after|ago|later|before|following|post))|[.,;]?\sand\s(?:has|lives|was|is)|[.,;]?\Z)"),
+        Pattern.of(
+            Category.AGE,
+            rf"\b(?:ages?|aged)(?:\s(?:is|was|of|at\s\w{{3,12}}))?\s?[:=]?\s{{0,2}}(?P<x>{_OLD})(?![\w%]|[./-]\d|\+)",
+        ),
+        Pattern.of(
+            Category.AGE,
+            rf"(?<![\w.,/-])(?P<x>{_OLD})(?=/?[MF]\b|\s?-?(?:[Mm]ale|[Ff]emale|[Mm]an|[Ww]oman|lady|gentleman)\b)",
+            case=True,
+        ),
+        Pattern.of(
+            Category.AGE,
+            rf"\b(?P<x>{_TENS}(?:[\s-]{_ONES})?|(?:one|a)\shundred(?:\sand(?:\s{_ONES}|\s\w{{3,8}}))?|nonagenarian|centenarian)(?=[\s-]years?[\s-](?:old|of\sage)|\b)",
+            lambda f: bool(_spelled(f)),
+        ),
+        Pattern.of(Category.AGE, rf"\b(?:turned|turning|turns)\s(?P<x>{_OLD})(?![\w%]|[./-]\d)"),
+        Pattern.of(
+            Category.AGE,
+            rf"\b(?:is|was|am|now)\s(?P<x>{_OLD})(?=\syears?\b(?!\s(?:after|ago|later|before|following|post))|\sand\slives)",
+        ),
         Pattern.of(Category.AGE, rf"\b(?P<x>{_OLD})(?:th|st|nd|rd)\sbirthday\b"),
     )
 )

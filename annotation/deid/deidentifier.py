@@ -72,7 +72,9 @@ class _Cleaning:
 
     def _parts(self, parts: tuple[Part, ...], where: str) -> tuple[Part, ...]:
         return tuple(
-            self._text(part, f"{where}.parts[{i}]") if isinstance(part, str) else self._picture(part, f"{where}.parts[{i}]")
+            self._text(part, f"{where}.parts[{i}]")
+            if isinstance(part, str)
+            else self._picture(part, f"{where}.parts[{i}]")
             for i, part in enumerate(parts)
         )
 
@@ -92,7 +94,9 @@ class _Cleaning:
         if known is not None:
             return known
         if picture.data is None or hashlib.sha256(picture.data).hexdigest() != picture.sha256:
-            self._hold(where, "a picture without its file" if picture.data is None else "a picture of another digest")
+            self._hold(
+                where, "a picture without its file" if picture.data is None else "a picture of another digest"
+            )
             return Picture(sha256="", synthetic=picture.synthetic)
         origin = None
         if picture.synthetic:

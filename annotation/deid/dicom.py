@@ -18,7 +18,16 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, AllTransferSyntaxes, RLELossless, UID_dictionary
 
 from annotation.deid.codestream import strip_comments
-from annotation.deid.dicom_attributes import BYTES, CLASSES, EMPTIED, KEPT, NUMBERS, REMAPPED, SEQUENCES, TERMS
+from annotation.deid.dicom_attributes import (
+    BYTES,
+    CLASSES,
+    EMPTIED,
+    KEPT,
+    NUMBERS,
+    REMAPPED,
+    SEQUENCES,
+    TERMS,
+)
 from annotation.deid.words import medicine, people
 from services.errors import ConfigurationError, InvalidImage
 
@@ -103,7 +112,9 @@ def _cleaned(dataset: Dataset, tag: Any, key: bytes, report: DatasetReport, dept
         if element.VR != "SQ":
             report.removed += 1
             return None
-        return DataElement(tag, "SQ", Sequence([_clean(item, key, report, depth + 1) for item in element.value]))
+        return DataElement(
+            tag, "SQ", Sequence([_clean(item, key, report, depth + 1) for item in element.value])
+        )
     if _fits(keyword, element):
         return element
     report.removed += 1
@@ -120,7 +131,13 @@ def _decoded(dataset: Dataset, tag: Any) -> DataElement | None:
 
 def _values(element: DataElement) -> list[Any]:
     value = element.value
-    return list(value) if isinstance(value, (MultiValue, list, tuple)) else [] if value in (None, "") else [value]
+    return (
+        list(value)
+        if isinstance(value, (MultiValue, list, tuple))
+        else []
+        if value in (None, "")
+        else [value]
+    )
 
 
 def _fits(keyword: str, element: DataElement) -> bool:
@@ -142,9 +159,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_term(value: str) -> bool:
-    given, family = people()
     word = value.lower()
-    return _TERM.fullmatch(value) is not None and (word in medicine() or word not in given | family)
+    named = any(word in names for names in people()) and word not in medicine()
+    return _TERM.fullmatch(value) is not None and not named
 
 
 def remap(uid: str, key: bytes) -> str:
@@ -173,7 +190,9 @@ def _clean_pixels(dataset: Dataset) -> None:
     meta = getattr(dataset, "file_meta", None)
     syntax = UID(str(meta.get("TransferSyntaxUID", ""))) if meta is not None else UID("")
     if syntax in AllTransferSyntaxes and syntax.is_encapsulated:
-        frames = list(generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)))
+        frames = list(
+            generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+        )
         if syntax != RLELossless:
             frames = [strip_comments(frame) for frame in frames]
         dataset.PixelData = encapsulate(frames)

@@ -6,23 +6,23 @@ list against the table's edition in dicom-anonymizer: nothing that the table rem
 
 from __future__ import annotations
 
-EMPTIED = frozenset(
-    """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber ReferringPhysicianName
-    StudyID""".split()
-)
+
+def _set(keywords: str) -> frozenset[str]:
+    return frozenset(keywords.split())
+
+
+EMPTIED = _set("""PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber ReferringPhysicianName
+    StudyID""")
 """Action Z: an image needs them (type 2), so they stay without a value."""
 
-REMAPPED = frozenset(
-    """SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID ReferencedSOPInstanceUID
-    SynchronizationFrameOfReferenceUID MediaStorageSOPInstanceUID DimensionOrganizationUID ConcatenationUID""".split()
-)
+REMAPPED = _set("""SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID ReferencedSOPInstanceUID
+    SynchronizationFrameOfReferenceUID MediaStorageSOPInstanceUID DimensionOrganizationUID ConcatenationUID""")
 """Action U: replaced by a keyed hash, the same for the same UID."""
 
-CLASSES = frozenset("SOPClassUID ReferencedSOPClassUID MediaStorageSOPClassUID TransferSyntaxUID".split())
+CLASSES = _set("SOPClassUID ReferencedSOPClassUID MediaStorageSOPClassUID TransferSyntaxUID")
 """UIDs that stay where DICOM itself registers them."""
 
-NUMBERS = frozenset(
-    """SamplesPerPixel Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation PlanarConfiguration NumberOfFrames
+NUMBERS = _set("""SamplesPerPixel Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation PlanarConfiguration NumberOfFrames
     PixelAspectRatio SmallestImagePixelValue LargestImagePixelValue PixelPaddingValue PixelPaddingRangeLimit
     RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
     LUTDescriptor WindowCenter WindowWidth RescaleSlope RescaleIntercept PixelSpacing ImagerPixelSpacing
@@ -31,30 +31,23 @@ NUMBERS = frozenset(
     GantryDetectorTilt DataCollectionDiameter ReconstructionDiameter EchoTime RepetitionTime InversionTime FlipAngle
     MagneticFieldStrength EchoTrainLength NumberOfAverages EchoNumbers NumberOfTemporalPositions PixelBandwidth
     InstanceNumber SeriesNumber AcquisitionNumber LossyImageCompressionRatio RecommendedDisplayFrameRate FrameTime
-    DiffusionBValue BodyPartThickness CompressionForce""".split()
-)
+    DiffusionBValue BodyPartThickness CompressionForce""")
 
-TERMS = frozenset(
-    """Modality PhotometricInterpretation ImageType ConversionType BurnedInAnnotation RecognizableVisualFeatures
+TERMS = _set("""Modality PhotometricInterpretation ImageType ConversionType BurnedInAnnotation RecognizableVisualFeatures
     LossyImageCompression LossyImageCompressionMethod VOILUTFunction PresentationLUTShape RescaleType PixelPresentation
     ViewPosition Laterality ImageLaterality PatientOrientation PatientPosition BodyPartExamined ScanningSequence
     SequenceVariant ScanOptions MRAcquisitionType PresentationIntentType SpecificCharacterSet ModalityLUTType
-    PixelIntensityRelationship VolumetricProperties VolumeBasedCalculationTechnique FrameType""".split()
-)
+    PixelIntensityRelationship VolumetricProperties VolumeBasedCalculationTechnique FrameType""")
 """Code strings: values that are short, in capitals, and no names."""
 
-BYTES = frozenset(
-    """PixelData FloatPixelData DoubleFloatPixelData LUTData RedPaletteColorLookupTableData
+BYTES = _set("""PixelData FloatPixelData DoubleFloatPixelData LUTData RedPaletteColorLookupTableData
     GreenPaletteColorLookupTableData BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData
-    SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData""".split()
-)
+    SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData""")
 
-SEQUENCES = frozenset(
-    """ModalityLUTSequence VOILUTSequence ReferencedImageSequence SourceImageSequence SharedFunctionalGroupsSequence
+SEQUENCES = _set("""ModalityLUTSequence VOILUTSequence ReferencedImageSequence SourceImageSequence SharedFunctionalGroupsSequence
     PerFrameFunctionalGroupsSequence PixelMeasuresSequence PlaneOrientationSequence PlanePositionSequence
     FrameVOILUTSequence PixelValueTransformationSequence FrameAnatomySequence MRImageFrameTypeSequence
-    CTImageFrameTypeSequence""".split()
-)
+    CTImageFrameTypeSequence""")
 """Their items are cleaned by the same lists."""
 
 KEPT = NUMBERS | TERMS | BYTES | SEQUENCES | CLASSES

@@ -46,8 +46,9 @@ def doubt(text: str, allowed: frozenset[str] = frozenset()) -> str | None:
 def _readable(letter: str) -> bool:
     if letter.isascii() or letter in _SYMBOLS:
         return True
-    name = unicodedata.name(letter, "")
-    return name.startswith("LATIN") or name.startswith(("MODIFIER", "FEMININE ORDINAL", "MASCULINE ORDINAL"))
+    return unicodedata.name(letter, "").startswith(
+        ("LATIN", "MODIFIER", "FEMININE ORDINAL", "MASCULINE ORDINAL")
+    )
 
 
 def _explained(seen: Words, index: int) -> bool:

@@ -22,7 +22,12 @@ class Pattern:
 
     @classmethod
     def of(
-        cls, category: Category, expression: str, holds: Callable[[re.Match[str]], bool] = lambda _: True, *, case: bool = False
+        cls,
+        category: Category,
+        expression: str,
+        holds: Callable[[re.Match[str]], bool] = lambda _: True,
+        *,
+        case: bool = False,
     ) -> Pattern:
         return cls(category, re.compile(expression, 0 if case else re.IGNORECASE), holds)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from annotation.deid.addresses import ADDRESSES
 from annotation.deid.core import Category, Recogniser, Span
 from annotation.deid.dates import AGES, DATES
 from annotation.deid.names import KnownNames, Names, telling_parts
-from annotation.deid.numbers import IDENTIFIERS, NET, PHONES, REST
-from annotation.deid.places import ADDRESSES, Places
+from annotation.deid.net import NET
+from annotation.deid.numbers import IDENTIFIERS, PHONES, REST
+from annotation.deid.places import Places
 from annotation.deid.view import OPAQUE, view
 
 RULES: tuple[Recogniser, ...] = (NET, IDENTIFIERS, DATES, AGES, ADDRESSES, PHONES, Places(), Names(), REST)
@@ -28,14 +30,8 @@ class CleanText:
 
 def find(text: str, recognisers: Sequence[Recogniser] = RULES) -> list[Span]:
     """Identifiers in `text`, in order and apart: what overlaps or touches in one category is one."""
-    return _in_view(text, recognisers)[0]
-
-
-def _in_view(text: str, recognisers: Sequence[Recogniser]) -> tuple[list[Span], set[str]]:
     seen = view(text)
-    spans = _apart(seen.text, recognisers)
-    names = telling_parts(seen.text, spans)
-    return [Span(span.category, *seen.place(span.start, span.end)) for span in spans], names
+    return [Span(span.category, *seen.place(span.start, span.end)) for span in _apart(seen.text, recognisers)]
 
 
 def _apart(text: str, recognisers: Sequence[Recogniser]) -> list[Span]:
@@ -86,7 +82,8 @@ def names_in(texts: Iterable[str], recognisers: Sequence[Recogniser] = RULES) ->
     """A recogniser of the names that `texts` give away, for all texts of the same item."""
     names: set[str] = set()
     for text in texts:
-        names |= _in_view(text, recognisers)[1]
+        seen = view(text).text
+        names |= telling_parts(seen, _apart(seen, recognisers))
     return KnownNames(names)
 
 

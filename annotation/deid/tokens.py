@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from annotation.deid.words import medicine, people, words
 
 _WORD = re.compile(r"[A-Za-z]+(?:(?:'(?!s\b)|-)[A-Za-z]+)*")
 _TITLE = re.compile(r"(?:[A-Z]'|Mc|Mac|Al-|El-)?[A-Z][a-z]+(?:['-]?[A-Z]?[a-z]+)*\Z")
-_BEFORE_START = re.compile(r"(?:\A|[.!?:;\n|•*#])[\s\"'(\[-]*\Z|\n\s*(?:\d+[.)]|-)\s*\Z")
+_NUMBERED = re.compile(r"\n\s{0,4}\d{1,2}\)\Z")
 _MEDICAL_ENDING = re.compile(
     r"(?:itis|oma|omas|osis|oses|emia|aemia|uria|pathy|pathies|ectomy|ostomy|otomy|scopy|graphy|gram|grams|plasty|algia"
     r"|tion|tions|sion|sions|ment|ness|ously|ally|able|ible|ism|isms|ase|mab|nib|cillin|mycin|micin|statin|pril|sartan"
@@ -20,22 +20,6 @@ _MEDICAL_ENDING = re.compile(
     r"|ceae|virus|viridae|ology|ological|genic|genous|trophy|trophic|plasia|plastic|megaly|penia|cytosis|rrhage|rrhea"
     r"|pnea|pnoea|plegia|paresis|esthesia|lysis|stasis|static|toxic|philic|phobic|ologist|icity|ility|ularity)\Z"
 )
-EPONYM_NOUNS = frozenset(
-    """disease syndrome sign signs fracture fractures test tests score scale classification criteria criterion lesion
-    lesions palsy tumor tumour lymphoma sarcoma cell cells body bodies stain tube catheter reflex phenomenon node nodes
-    nodule nodules ligament fascia pouch space line lines procedure operation repair position view maneuver manoeuvre
-    triad law equation formula grade grading stage staging index unit units ring web spot spots patch patches ulcer
-    hernia stricture esophagus oesophagus thyroiditis chorea dementia ataxia contracture deformity point crease angle
-    triangle canal loop capsule membrane duct gland chamber protocol method technique projection nephritis vasculitis
-    granulomatosis arteritis purpura anaemia anemia neuropathy dystrophy encephalopathy psychosis virus system disorder
-    malformation anomaly tetralogy complex crisis attack paralysis area artery nerve vein muscle tendon tract nucleus
-    cyst effect murmur pulse respiration ophthalmopathy orbitopathy exophthalmos hypothesis principle number wave waves
-    fibre fibres fibers block pump drain needle retractor plate nail screw wire pin frame splint bandage incision
-    approach flap graft valve shunt stent filter clamp forceps hepatectomy gastrectomy resection anastomosis
-    categorisation category coma prognostic staging lamp chart charts tetrad pentad tables curve curves blue black
-    metaplasia adenocarcinoma carcinoma melanoma index-score apparatus syndrome's parkinsonism""".split()
-)
-MONTHS = "january february march april may june july august september october november december".split()
 
 
 @dataclass(frozen=True)
@@ -83,16 +67,15 @@ class Words:
 
     def starts_sentence(self, index: int) -> bool:
         start = self.all[index].start
-        return _BEFORE_START.search(self.text[max(0, start - 8) : start]) is not None and (
-            start < 8 or _BEFORE_START.search(self.text[start - 8 : start].lstrip() or " ") is not None
-        )
+        before = self.text[max(0, start - 12) : start].rstrip(" \t\"'([-")
+        return not before or before[-1] in ".!?:;\n|•*#" or _NUMBERED.search(before) is not None
 
     def eponym(self, index: int) -> bool:
         """Whether a noun such as "fracture" follows within three words of the same clause."""
         for following in range(index, min(index + 3, len(self.all) - 1)):
             if re.search(r"[.,;:!?\n(]", self.gap(following)):
                 return False
-            if self.all[following + 1].lower in EPONYM_NOUNS:
+            if self.all[following + 1].lower in words("eponym_nouns"):
                 return True
         return False
 
@@ -115,6 +98,7 @@ def known(word: str) -> bool:
     return len(lower) > 5 and lower not in _names() and _MEDICAL_ENDING.search(lower) is not None
 
 
+@cache
 def _names() -> frozenset[str]:
     given, family = people()
     return given | family

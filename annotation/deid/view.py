@@ -13,9 +13,7 @@ OPAQUE = "\ue000"
 """Stands for a character of a placeholder; no rule matches it."""
 
 # Letters that do not decompose into an ASCII letter and marks.
-_LETTERS = dict(
-    zip("ßæœøðþłđıħŧÆŒØÐÞŁĐĦŦ’‘ʼ´′“”„«»", "saoodtldihtAOODTLDHT'''''" + '"' * 5, strict=True)
-)
+_LETTERS = dict(zip("ßæœøðþłđıħŧÆŒØÐÞŁĐĦŦ’‘ʼ´′“”„«»", "saoodtldihtAOODTLDHT'''''" + '"' * 5, strict=True))
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,7 @@ class Walker:
         return position
 
 
-def read_elements(
-    data: bytes, limits: Limits, wanted: frozenset[int] = WANTED
-) -> tuple[Dataset, UID]:
+def read_elements(data: bytes, limits: Limits, wanted: frozenset[int] = WANTED) -> tuple[Dataset, UID]:
     """The `wanted` elements as a data set, and the transfer syntax.
 
     Raises:
