@@ -47,8 +47,11 @@ ADDRESSES = Patterns(
         ),
         Pattern.of(
             Category.PLACE,
-            rf"(?<!\w)(?P<x>{_CAP}(?:\s{_CAP}){{0,2}},?\s{_STATE}(?:,?\s\d{{5}}(?:-\d{{4}})?)?)(?![\w-])",
-            lambda f: not known(re.split(r"[\s,]", f["x"])[0]) or f["x"][-5:].isdigit(),
+            rf"(?<!\w)(?P<x>{_CAP}(?:\s{_CAP}){{0,2}}(?:,\s{_STATE}(?:,?\s\d{{5}}(?:-\d{{4}})?)?|\s{_STATE},?\s\d{{5}}(?:-\d{{4}})?))(?![\w-])",
+            lambda f: (
+                f["x"][-1].isdigit()
+                or not (known(re.split(r"[\s,]", f["x"])[0]) or f["x"].endswith(("MD", "PA", "MA", "MS")))
+            ),
             case=True,
         ),
         Pattern.of(Category.PLACE, rf"(?<!\w){_STATE}\s(?P<x>\d{{5}}(?:-\d{{4}})?)(?!\w)", case=True),

@@ -80,6 +80,16 @@ DATES = Patterns(
             rf"(?:(?:,?\s{{1,2}}|-){_YEAR}(?!\d))?{_CLOCK})(?!\w)",
             _capital,
         ),
+        # 2021 Mar 12; 12 03 2021; on the 5th
+        Pattern.of(
+            Category.DATE,
+            rf"{_NOT_IN}(?P<x>{_YEAR}[\s,/-]{{1,2}}(?P<m>{_LONG})\b\.?[\s/-]{_DAY}){_END}",
+            _capital,
+        ),
+        Pattern.of(
+            Category.DATE, rf"{_NOT_IN}(?P<x>(?P<date>{_DAY}\s{_DAY}\s(?:19|20)\d\d)){_END}", _plausible
+        ),
+        Pattern.of(Category.DATE, rf"\bon\sthe\s(?P<x>{_DAY}(?:st|nd|rd|th))(?=[.,;]|\Z)"),
         # March 2021, Mar-21, March of 2021
         Pattern.of(
             Category.DATE,
@@ -147,7 +157,7 @@ AGES = Patterns(
         ),
         Pattern.of(
             Category.AGE,
-            rf"\b(?:ages?|aged)(?:\s(?:is|was|of|at\s\w{{3,12}}))?\s?[:=]?\s{{0,2}}(?P<x>{_OLD})(?![\w%]|[./-]\d|\+)",
+            rf"\b(?:ages?|aged)(?:/(?:sex|gender))?(?:\s(?:is|was|of|at\s\w{{3,12}}))?\s?[:=]?\s{{0,2}}(?P<x>{_OLD})(?![\w%]|[./-]\d|\+)",
         ),
         Pattern.of(
             Category.AGE,
@@ -158,6 +168,10 @@ AGES = Patterns(
             Category.AGE,
             rf"\b(?P<x>{_TENS}(?:[\s-]{_ONES})?|(?:one|a)\shundred(?:\sand(?:\s{_ONES}|\s\w{{3,8}}))?|nonagenarian|centenarian)(?=[\s-]years?[\s-](?:old|of\sage)|\b)",
             lambda f: bool(_spelled(f)),
+        ),
+        Pattern.of(
+            Category.AGE,
+            r"\bin\s(?:his|her|their|my)\s(?:early\s|mid-?\s?|late\s)?(?P<x>90'?s|nineties|100s)\b",
         ),
         Pattern.of(Category.AGE, rf"\b(?:turned|turning|turns)\s(?P<x>{_OLD})(?![\w%]|[./-]\d)"),
         Pattern.of(

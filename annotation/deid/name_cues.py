@@ -21,7 +21,7 @@ LABEL = re.compile(
     r"|(?:reporting |interpreting |reading )?radiologist|(?:reporting )?pathologist|(?:assistant )?surgeon|an(?:a?esthetist"
     r"|esthesiologist)|technologist|technician|sonographer|radiographer|operator|physician|provider|clinician|doctor"
     r"|author|witness(?:ed by)?|interpreter|guardian|next of kin|nok|emergency contact|informant|mother|father|wife|husband"
-    r"|daughter|son|spouse|employer|responsible person|signature|signed|cc|attn|attention|to|from)\s?[:=]\s*",
+    r"|daughter|son|spouse|employer|responsible person|signature|signed|cc|attn|attention|to|from)\s?(?:[:=]|\s-\s)\s*",
     re.IGNORECASE,
 )
 PHRASE = re.compile(

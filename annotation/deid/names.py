@@ -56,7 +56,7 @@ def _ranges(text: str, every: Words) -> Iterator[tuple[int, int]]:
         yield from _name(every, found.end(), lower=telling, comma=True)
     for pattern in (PHRASE, PERSON):
         for found in pattern.finditer(text):
-            yield from _name(every, found.end(), comma=True)
+            yield from _name(every, found.end(), comma=True, lower=_lower_pair(every, found.end()))
     for found in CREDENTIAL.finditer(text):
         yield from _before(every, found.start())
     for found in CARET.finditer(text):
@@ -90,13 +90,26 @@ def _begins_name(every: Words, first: int, free: bool, lower: bool, listed: bool
     if word.shape == "initial":
         return not listed and re.match(r"\.? ?[A-Z]", every.gap(first) + _next(every, first)) is not None
     if word.shape == "lower" and word.lower in words("particles"):
-        return free and _next(every, first)[:1].isupper()
+        following = next((w for w in every.all[first : first + 4] if w.lower not in words("particles")), word)
+        return free and following.proper
     if word.shape == "lower":
         plain = len(word.text) < 3 or known(word.text) or word.text in words("function")
         return lower and not plain and (free or is_given(word) or is_family(word))
-    if not word.proper or (listed and not is_family(word)):
+    if not word.proper or (listed and not (is_family(word) or is_given(word))):
         return False
     return free or not every.known(first)
+
+
+def _lower_pair(every: Words, position: int) -> bool:
+    """A given and a family name in small letters: john smith."""
+    first = every.from_position(position)
+    pair = [] if first is None else every.all[first : first + 2]
+    return (
+        len(pair) == 2
+        and all(word.shape == "lower" and not known(word.text) for word in pair)
+        and is_given(pair[0])
+        and is_family(pair[1])
+    )
 
 
 def _last(every: Words, first: int, comma: bool = False) -> int:
@@ -194,7 +207,7 @@ def _is_name(every: Words, first: int, last: int) -> bool:
     if len(run) > 1:
         return True
     if len(run) == 1 and last > first:  # J. Smith
-        return bool(listed)
+        return bool(listed) or "." in every.gap(first)
     return bool(listed) and not every.starts_sentence(first)
 
 

@@ -8,9 +8,9 @@ from annotation.deid.core import Category
 from annotation.deid.patterns import Pattern, Patterns
 
 # A number or code with at least one digit, of 3 characters or more; it ends at a space.
-CODE = r"(?P<x>(?=[A-Z/-]{0,12}\d)[A-Z0-9][A-Z0-9]*(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?<=[\w]{2})(?!\w)"
-_LONG_CODE = r"(?P<x>(?=[A-Z/-]{0,12}\d)(?=[A-Z0-9/._-]{5})[A-Z0-9]+(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?!\w)"
-_IS = r"\s{0,2}(?:numbers?|no|nos|num|nr|nbr|id|identifier|code|ref(?:erence)?)?\.?\s{0,2}(?:is|was|of|ending(?:\sin)?|reads)?\s{0,2}[:#=]{0,2}\s{0,2}\(?"
+CODE = r"(?P<x>(?=[A-Z/_.-]{0,12}\d)[A-Z0-9][A-Z0-9]*(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?<=[\w]{2})(?!\w)"
+_LONG_CODE = r"(?P<x>(?=[A-Z/_.-]{0,12}\d)(?=[A-Z0-9/._-]{5})[A-Z0-9]+(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?!\w)"
+_IS = r"\s{0,2}(?:numbers?|no|nos|num|nr|nbr|id|identifier|code|ref(?:erence)?)?\.?\s{0,2}(?:is|was|of|ending(?:\sin)?|reads)?\s{0,2}[-:#=]{0,2}\s{0,2}\(?"
 MUST = r"\s{0,2}(?:(?:numbers?|no|nos|num|nr|id|identifier|code|ref(?:erence)?)\b\.?\s{0,2}(?:is|was|ending(?:\sin)?)?\s{0,2}[:#=]?|[:#=]|is\s)\s{0,2}[:#]?\s{0,2}"
 
 
@@ -63,6 +63,14 @@ def _mixed(found: re.Match[str]) -> bool:
 
 IDENTIFIERS = Patterns(
     (
+        Pattern.of(Category.SSN, r"(?<!\w)(?P<x>[x*#]{3}-?[x*#]{2}-?\d{4})(?!\w)"),
+        Pattern.of(
+            Category.VEHICLE,
+            r"\b(?:plates?|registration|vehicle|vrn|vin)(?:\s(?:numbers?|no|reg(?:istration)?|mark|plates?|id))*\.?\s?(?:is|was|reads?)?\s?[:#]?\s?"
+            r"(?P<x>(?-i:[A-Z0-9]{1,4}(?:[ -]{1,3}[A-Z0-9]{1,5}){0,3}))(?!\w)",
+            lambda f: any(c.isdigit() for c in f["x"]) and len(f["x"]) > 3,
+        ),
+        Pattern.of(Category.DEVICE, r"(?P<x>\(01\)\d{8,14}(?:\(\d{2}\)[A-Z0-9-]{1,20}){0,4})"),
         Pattern.of(Category.SSN, r"(?<![\w-])(?P<x>\d{3}[- ]\d{2}[- ]\d{4})(?![\w-])"),
         *_known(
             Category.SSN,
@@ -75,7 +83,7 @@ IDENTIFIERS = Patterns(
         ),
         *_known(
             Category.RECORD,
-            r"mrn|m\.r\.n\.?|mr\s?\#|medical\srecords?|health\srecord|hospital\s(?:number|no|id)|hosp\.?\sno|patient\s(?:id|identifier|number|no)|pt\.?\s(?:id|no|number)|unit\snumber|urn|nhs(?:\s(?:number|no))?|chi\snumber|uhid|cr\snumber|accession|acc(?:ession)?\s?\#|acc\.?\sno|specimen(?:\s(?:id|number|no))|encounter(?:\s(?:id|number|no))|visit\s(?:id|number|no)|order\s(?:id|number|no)|episode\s(?:id|number)|requisition|emr(?:\sid)?|ehr(?:\sid)?|epic\sid|pathology\snumber|lab\s(?:number|no|id)|study\sid|exam(?:ination)?\s(?:id|number|no)|case\s(?:id|number|no)|file\s(?:number|no)|folder\snumber|reference\snumber|ref\sno",
+            r"mrn|m\.r\.n\.?|mr\s?\#|medical\srecords?|health\srecord|hospital\s(?:number|no|id)|hosp\.?\sno|patient\s(?:id|identifier|number|no)|pt\.?\s?(?:id|no|number|\#)|unit\snumber|urn|nhs(?:\s(?:number|no))?|chi\snumber|uhid|cr\snumber|accession|acc(?:ession)?\s?\#|acc\.?\sno|specimen(?:\s(?:id|number|no))|encounter(?:\s(?:id|number|no))|visit\s(?:id|number|no)|order\s(?:id|number|no)|episode\s(?:id|number)|requisition|emr(?:\sid)?|ehr(?:\sid)?|epic\sid|pathology\snumber|lab\s(?:number|no|id)|study\sid|exam(?:ination)?\s(?:id|number|no)|case\s(?:id|number|no)|file\s(?:number|no)|folder\snumber|reference\snumber|ref\sno",
         ),
         *_ambiguous(
             Category.RECORD,
@@ -83,7 +91,7 @@ IDENTIFIERS = Patterns(
         ),
         *_known(
             Category.HEALTH_PLAN,
-            r"(?:health\s?)?(?:plan|insurance|policy|member(?:ship)?|subscriber|beneficiary|group|payer|payor|claim|certificate\sof\scoverage)\s(?:id|no|number|num|\#)|medicare|medicaid|hicn|mbi|bluecross|blue\scross(?:\sblue\sshield)?|aetna|cigna|humana|kaiser|unitedhealth(?:care)?|tricare|ohip|ehic|krankenversichertennummer|prior\sauthori[sz]ation",
+            r"(?:health\s?)?(?:plan|insurance|policy|member(?:ship)?|subscriber|beneficiary|group|payer|payor|claim|certificate\sof\scoverage)\s(?:id|no|number|num|\#)|medicare|medicaid|hicn|mbi|bcbs|bluecross|blue\scross(?:\sblue\sshield)?|aetna|cigna|humana|kaiser|unitedhealth(?:care)?|tricare|ohip|ehic|krankenversichertennummer|prior\sauthori[sz]ation",
         ),
         *_ambiguous(
             Category.HEALTH_PLAN,
@@ -105,7 +113,7 @@ IDENTIFIERS = Patterns(
         Pattern.of(Category.ACCOUNT, r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])", _luhn),
         *_known(
             Category.LICENCE,
-            r"(?:driver'?s?|driving|medical|nursing|pilot'?s?|professional|state|fishing|hunting|gun|firearms?)\s(?:licen[cs]e|permit|certificate)|dl\s?(?:no|number|\#)|licen[cs]e\s?(?:no|number|\#|id)|npi|dea(?:\s(?:number|no|reg(?:istration)?))?|gmc(?:\s(?:number|no|ref(?:erence)?))?|nmc\spin|passport|visa\s(?:number|no)|birth\scertificate|death\scertificate|certificate\s(?:number|no|\#|id)|green\scard|id\scard|identity\scard|personalausweis|voter\sid|student\sid|employee\s(?:id|number|no)|badge(?:\s(?:id|number|no))?|service\snumber|military\sid|medical\scouncil(?:\sregistration)?|ahpra",
+            r"(?:driver'?s?|driving|medical|nursing|pilot'?s?|professional|state|fishing|hunting|gun|firearms?)\s(?:licen[cs]e|permit|certificate)|dl\s?(?:no|number|\#)|lic\.?\s?(?:no|\#)|licen[cs]e\s?(?:no|number|\#|id)|npi|dea(?:\s(?:number|no|reg(?:istration)?))?|gmc(?:\s(?:number|no|ref(?:erence)?))?|nmc\spin|passport|visa\s(?:number|no)|birth\scertificate|death\scertificate|certificate\s(?:number|no|\#|id)|green\scard|id\scard|identity\scard|personalausweis|voter\sid|student\sid|employee\s(?:id|number|no)|badge(?:\s(?:id|number|no))?|service\snumber|military\sid|medical\scouncil(?:\sregistration)?|ahpra",
         ),
         *_ambiguous(Category.LICENCE, r"licen[cs]e|certificate|certification|permit|registration"),
         *_known(
@@ -143,6 +151,7 @@ IDENTIFIERS = Patterns(
 
 PHONES = Patterns(
     (
+        Pattern.of(Category.PHONE, r"(?<!\w)(?P<x>x\d{4,5})\b"),
         Pattern.of(
             Category.FAX,
             rf"\b(?:fax|facsimile|telefax)(?:\s(?:number|no|line|to|at|results\sto|the\sreport\sto|is|it\sto))*[\s.:#]{{0,3}}{_FAX_NUMBER}(?!\w)",
@@ -182,7 +191,9 @@ PHONES = Patterns(
 
 REST = Patterns(
     (
-        Pattern.of(Category.OTHER, rf"(?<![\w.,/x-])(?P<x>\d{{7,40}})(?!\w|\.\d|,\d|{_UNIT})"),
+        Pattern.of(
+            Category.OTHER, rf"(?<![\w.,/x-])(?<!PMID )(?<!PMID: )(?P<x>\d{{7,40}})(?!\w|\.\d|,\d|{_UNIT})"
+        ),
         Pattern.of(
             Category.OTHER,
             r"(?<![\w.-])(?P<x>\d{3}\s\d{3}\s\d{4}|\d{4}\s\d{4}\s\d{4}(?:\s\d{4})?)(?!\w|\s?(?:mm|ml))",

@@ -9,8 +9,9 @@ from functools import cache, cached_property
 
 from annotation.deid.words import medicine, people, words
 
-_WORD = re.compile(r"[A-Za-z]+(?:(?:'(?!s\b)|-)[A-Za-z]+)*")
+_WORD = re.compile(r"(?!(?<=[A-Za-z]')s\b)[A-Za-z]+(?:(?:'(?!s\b)|-)[A-Za-z]+)*")
 _TITLE = re.compile(r"(?:[A-Z]'|Mc|Mac|Al-|El-)?[A-Z][a-z]+(?:['-]?[A-Z]?[a-z]+)*\Z")
+_GRADE = re.compile(r" (?:type |grade |class |stage )?(?:[IV]{1,3}\b|\d[a-zA-Z]?\b(?!\d))")
 _NUMBERED = re.compile(r"\n\s{0,4}\d{1,2}\)\Z")
 _MEDICAL_ENDING = re.compile(
     r"(?:itis|oma|omas|osis|oses|emia|aemia|uria|pathy|pathies|ectomy|ostomy|otomy|scopy|graphy|gram|grams|plasty|algia"
@@ -83,7 +84,7 @@ class Words:
         """Whether the word is English or medicine here."""
         word = self.all[index]
         if word.lower in words("surnames_of_medicine"):
-            return self.eponym(index)
+            return self.eponym(index) or _GRADE.match(self.text, word.end) is not None
         return known(word.text) or (word.lower in self.lower_case and word.lower not in _names())
 
 
