@@ -18,8 +18,9 @@ from annotation.deid.text import find
 from services.tokenizer.pictures import read_picture
 from tests.support.deid_bank import DEVELOPMENT, Bank
 from tests.support.deid_cases import Case, Planted, cases
+from tests.support.deid_held_out import HELD_OUT
 
-BANKS: dict[str, Bank] = {"development": DEVELOPMENT}
+BANKS: dict[str, Bank] = {"development": DEVELOPMENT, "held_out": HELD_OUT}
 KEY = b"sixteen bytes and more"
 
 
