@@ -15,6 +15,7 @@ from services.errors import ConfigurationError
 
 TILE, OVERLAP = 1280, 160
 """Pixels: pictures larger than a tile are read in tiles, and once more as a whole, smaller."""
+_ONE = Lock()
 MIN_SIDE = 736
 """Shorter side in pixels to which the detector enlarges a smaller picture."""
 
@@ -49,7 +50,7 @@ class RapidReader:
     """
 
     def __init__(self) -> None:
-        self._engine, self._lock = _engine(), Lock()
+        self._engine = _engine()
 
     def read(self, pixels: NDArray[np.uint8]) -> list[Line]:
         height, width = pixels.shape[:2]
@@ -64,7 +65,7 @@ class RapidReader:
     def _lines(self, pixels: NDArray[np.uint8], left: int, top: int, scale: int) -> list[Line]:
         if min(pixels.shape[:2]) < 8:
             return []
-        with self._lock:  # the engine keeps what it is told to do
+        with _ONE:  # the engine is shared, and keeps what it is told to do
             return self._found(np.ascontiguousarray(pixels[..., ::-1]), left, top, scale)
 
     def _found(self, image: NDArray[np.uint8], left: int, top: int, scale: int) -> list[Line]:
