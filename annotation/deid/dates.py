@@ -24,7 +24,7 @@ _END = r"(?![\w]|[./:-]\d)"
 _ANNOUNCED = (
     r"(?:\b(?:on|dated?|dob|d\.o\.b\.?|doa|dod|since|until|till|from|seen|admitted|discharged|exam(?:ination)?|scan(?:ned)?|study|"
     r"prior|visit(?:ed)?|appointment|appt|surgery|operation|born|birthday|died|follow-?up|due|expiry|before|after|through|thru)"
-    r"(?:\s(?:on|of|date|is|was|dated|from|for))?\s?:?\s{0,2}|\bbetween\s|\bdate(?:\sof\s\w{3,12}){0,2}\s?[:=]?\s{0,2})"
+    r"(?:\s(?:on|of|date|is|was|dated|from|for))?\s?:?\s{0,2}|\bbetween\s|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s|\bdate(?:\sof\s\w{3,12}){0,2}\s?[:=]?\s{0,2})"
 )
 
 

@@ -39,7 +39,7 @@ PERSON = re.compile(
     r"\b(?:(?:grand|step|god)?(?:daughter|son|mother|father|child)|wife|husband|mom|mum|mummy|dad|daddy|sister|brother|aunt|uncle"
     r"|cousin|niece|nephew|partner|friend|carer|caregiver|neighbou?r|guardian|spouse|fiancee?|twin|baby|patient|pt|client"
     r"|colleague|nurse|midwife|gentleman|lady|woman|man|girl|boy|resident|consultant|physiotherapist|pharmacist|gp|doctor"
-    r"|sonographer|radiographer|technologist|surgeon|radiologist|pathologist|[a-z]+ologist|interpreter|student|intern|registrar)"
+    r"|sonographer|radiographer|technologist|surgeon|radiologist|pathologist|[a-z]+ologist|interpreter|student|intern|registrar|name|worker)"
     r"(?:'s name is)?[,:]?[ \t]+[(\"']?",
     re.IGNORECASE,
 )

@@ -203,6 +203,8 @@ def _is_name(every: Words, first: int, last: int) -> bool:
     listed = [word for word in run if is_given(word) or is_family(word)]
     if not run or every.eponym(last):
         return False
+    if len(run) == 1 and run[0].shape == "caps" and len(run[0].text) > 4 and every.lower_case:
+        return is_given(run[0])  # a name in capitals among small letters
     if all(word.shape == "caps" for word in run):
         return len(run) > 1 and len(listed) == len(run) and any(is_given(word) for word in run)
     if VERB.match(every.text, every.all[last].end):
@@ -212,6 +214,8 @@ def _is_name(every: Words, first: int, last: int) -> bool:
             or (every.all[last].shape == "title" and not _is_plain_start(every, first))
         )
     if len(run) > 1:
+        return True
+    if is_given(run[0]) and re.match(r" ?:\s", every.text[run[0].end : run[0].end + 3]):  # who speaks
         return True
     if len(run) == 1 and last > first:  # J. Smith
         return bool(listed) or "." in every.gap(first)

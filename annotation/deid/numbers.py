@@ -8,7 +8,7 @@ from annotation.deid.core import Category
 from annotation.deid.patterns import Pattern, Patterns
 
 # A number or code with at least one digit, of 3 characters or more; it ends at a space.
-CODE = r"(?P<x>(?=[A-Z/_.-]{0,12}\d)[A-Z0-9][A-Z0-9]*(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?<=[\w]{2})(?!\w)"
+CODE = r"(?P<x>(?:(?-i:[A-Z]{1,4})\s(?=\d{3}))?(?=[A-Z/_.-]{0,12}\d)[A-Z0-9][A-Z0-9]*(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{2,12}(?=\s\d{2})|\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?<=[\w]{2})(?!\w)"
 _LONG_CODE = r"(?P<x>(?=[A-Z/_.-]{0,12}\d)(?=[A-Z0-9/._-]{5})[A-Z0-9]+(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?!\w)"
 _IS = r"\s{0,2}(?:numbers?|no|nos|num|nr|nbr|id|identifier|code|ref(?:erence)?)?\.?\s{0,2}(?:is|was|of|ending(?:\sin)?|reads)?\s{0,2}[-:#=]{0,2}\s{0,2}\(?"
 MUST = r"\s{0,2}(?:(?:numbers?|no|nos|num|nr|id|identifier|code|ref(?:erence)?)\b\.?\s{0,2}(?:is|was|ending(?:\sin)?)?\s{0,2}[:#=]?|[:#=]|is\s)\s{0,2}[:#]?\s{0,2}"

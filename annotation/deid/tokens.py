@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from annotation.deid.words import medicine, people, words
 
 _WORD = re.compile(r"(?!(?<=[A-Za-z]')s\b)[A-Za-z]+(?:(?:'(?!s\b)|-)[A-Za-z]+)*")
-_TITLE = re.compile(r"(?:[A-Z]'|Mc|Mac|Al-|El-)?[A-Z][a-z]+(?:['-]?[A-Z]?[a-z]+)*\Z")
+_TITLE = re.compile(r"(?:[A-Z]'|Mc|Mac|[AaEe]l-|d')?[A-Z][a-z]+(?:['-]?[A-Z]?[a-z]+)*\Z")
 _GRADE = re.compile(r" (?:type |grade |class |stage )?(?:[IV]{1,3}[A-F]?\b|[A-Z]?\d(?:[a-zA-Z]\d?)?\b(?!\d))")
 _NUMBERED = re.compile(r"\n\s{0,4}\d{1,2}\)\Z")
 _MEDICAL_ENDING = re.compile(
@@ -76,9 +76,18 @@ class Words:
         for following in range(index, min(index + 3, len(self.all) - 1)):
             if re.search(r"[.,;:!?\n(]", self.gap(following)):
                 return False
-            if self.all[following + 1].lower in words("eponym_nouns"):
+            noun = self.all[following + 1].lower
+            if noun in words("eponym_nouns"):
                 return True
+            if noun in words("function"):
+                return False
         return False
+
+    def _family_follows(self, index: int) -> bool:
+        following = self.all[index + 1 : index + 2]
+        return self.gap(index) == " " and any(
+            w.proper and is_family(w) and not known(w.text) for w in following
+        )
 
     def graded(self, index: int) -> bool:
         """Whether a grade follows: Garden III, Prague C2."""
@@ -89,6 +98,8 @@ class Words:
         word = self.all[index]
         if word.lower in words("surnames_of_medicine"):
             return self.eponym(index) or self.graded(index)
+        if word.lower in words("eponyms") and is_given(word) and self._family_follows(index):
+            return False
         return known(word.text) or (word.lower in self.lower_case and word.lower not in _names())
 
 
