@@ -49,7 +49,7 @@ Hospital: [[Sacred Heart]], bed 12
 Born in [[Oaxaca]] in 1971, moved to Texas.
 [[Lupita]]: I have pain in the left knee. Doctor: since when?
 Key worker [[Siân]] will ring [[01970 555 018]]."""
-AT_MOST = 4
+AT_MOST = 3
 """Planted identifiers that may leave, of 57."""
 _NO_NAMES = {"dr", "mr", "mrs", "ms", "prof", "rn", "and", "last", "time", "heart"}
 
