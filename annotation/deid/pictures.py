@@ -27,7 +27,7 @@ HARMLESS = re.compile(
 """Sides, projections, scales and the mark of generated pictures stay."""
 SURE = 0.6
 """Confidence below which a harmless text counts as unread."""
-MAX_TEXT_SHARE = 0.25
+MAX_TEXT_SHARE = 0.35
 """Of the picture under text: above, it is a document."""
 ROUNDS = 3
 MARGIN = 0.35
@@ -65,8 +65,10 @@ def clean_picture(data: bytes, limits: Limits, reader: Reader | None, origin: Or
 
 
 def _doubt(pixels: NDArray[np.uint8], lines: list[Line], left: bool, risk: Risk) -> str | None:
-    area = sum((line.right - line.left) * (line.bottom - line.top) for line in lines)
-    if area > MAX_TEXT_SHARE * pixels.shape[0] * pixels.shape[1]:
+    under = np.zeros(pixels.shape[:2], bool)
+    for line in lines:
+        under[max(0, line.top) : line.bottom, max(0, line.left) : line.right] = True
+    if under.mean() > MAX_TEXT_SHARE:
         return "a document rather than a picture"
     if risk.declared_text and not lines:
         return "a picture that says it has burned-in text, of which none was found"
