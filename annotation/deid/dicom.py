@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydicom._uid_dict import UID_dictionary
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.uid import UID, AllTransferSyntaxes, RLELossless, UID_dictionary
+from pydicom.uid import UID, AllTransferSyntaxes, RLELossless
 
 from annotation.deid.codestream import strip_comments
 from annotation.deid.dicom_attributes import (
@@ -124,7 +125,8 @@ def _cleaned(dataset: Dataset, tag: Any, key: bytes, report: DatasetReport, dept
 
 def _decoded(dataset: Dataset, tag: Any) -> DataElement | None:
     try:
-        return dataset[tag]
+        element: DataElement = dataset[tag]
+        return element
     except Exception:  # pydicom meets hostile bytes with exceptions of every type
         return None
 

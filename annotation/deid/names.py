@@ -191,10 +191,10 @@ def _runs(every: Words) -> Iterator[tuple[int, int]]:
             continue
         last = _last(every, index)
         run = every.all[index : last + 1]
-        if _is_name(every, index, last):
-            yield run[0].start, run[-1].end
-        elif (pair := _comma_pair(every, index)) is not None:
+        if (pair := _comma_pair(every, index)) is not None:
             yield run[0].start, every.all[pair].end
+        elif _is_name(every, index, last):
+            yield run[0].start, run[-1].end
         index = last + 1
 
 
@@ -234,7 +234,7 @@ def _comma_pair(every: Words, index: int) -> int | None:
     if index + 1 >= len(every.all) or every.gap(index) not in (", ", ","):
         return None
     family, given = every.all[index], every.all[index + 1]
-    if not (family.proper and given.proper) or known(given.text) or is_given(family) > is_family(family):
+    if not (family.proper and given.proper) or known(given.text):
         return None
     return _last(every, index + 1) if is_family(family) or is_given(given) else None
 

@@ -43,7 +43,7 @@ class Reader(Protocol):
 class RapidReader:
     """RapidOCR with the PP-OCR models of its wheel, on the CPU; nothing is downloaded.
 
-    What the detector finds counts, whether or not it can be read.
+    What the detector finds counts where anything at all is read, however unsure.
 
     Raises:
         ConfigurationError: `rapidocr` or `onnxruntime` is not installed (the extra `deid`).
@@ -75,8 +75,10 @@ class RapidReader:
             low = np.maximum(np.floor(box.min(0)), 0).astype(int)
             high = np.ceil(box.max(0) + 1).astype(int)
             text, confidence = self._read(image[low[1] : high[1], low[0] : high[0]])
-            corners = (left, top) + np.array([low, high]) * scale
-            lines.append(Line(*(int(value) for value in corners.ravel()), text, confidence))
+            if not text:  # of phantoms, the detector takes whole organs for lines
+                continue
+            x0, y0, x1, y1 = (int(value) * scale for value in (*low, *high))
+            lines.append(Line(left + x0, top + y0, left + x1, top + y1, text, confidence))
         return lines
 
     def _read(self, image: NDArray[np.uint8]) -> tuple[str, float]:
