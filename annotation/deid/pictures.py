@@ -30,8 +30,8 @@ SURE = 0.6
 MAX_TEXT_SHARE = 0.35
 """Of the picture under text: above, it is a document."""
 ROUNDS = 3
-MARGIN = 0.35
-"""Of a line's height: masked around it."""
+MARGIN, ENDS = 0.35, 0.8
+"""Of a line's height: masked above and below it, and at its ends, where a faint letter may have been missed."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,11 @@ def mask(pixels: NDArray[np.uint8], reader: Reader) -> tuple[NDArray[np.uint8], 
 
 def _cover(pixels: NDArray[np.uint8], line: Line) -> None:
     height, width = pixels.shape[:2]
-    margin = max(2, round(MARGIN * min(line.bottom - line.top, line.right - line.left)))
-    top, bottom = max(0, line.top - margin), min(height, line.bottom + margin)
-    left, right = max(0, line.left - margin), min(width, line.right + margin)
+    size = min(line.bottom - line.top, line.right - line.left)
+    margin, ends = max(2, round(MARGIN * size)), max(2, round(ENDS * size))
+    across = (margin, ends) if line.right - line.left >= line.bottom - line.top else (ends, margin)
+    top, bottom = max(0, line.top - across[0]), min(height, line.bottom + across[0])
+    left, right = max(0, line.left - across[1]), min(width, line.right + across[1])
     pixels[top:bottom, left:right] = _border(pixels, top, bottom, left, right)
 
 

@@ -45,6 +45,9 @@ class Case:
     item: Item | None = None
     dataset: Dataset | None = None
     survive: tuple[str, ...] = ()
+    glyphs: tuple[
+        np.ndarray, ...
+    ] = ()  # of each planted line on a picture: bool [H,W], where its letters are
 
 
 def cases(bank: Bank, seed: int, count: int = 250) -> Iterator[Case]:
@@ -117,7 +120,7 @@ def _dialogue(bank: Bank, index: int, rng: np.random.Generator) -> Case:
 
 
 def picture_case(bank: Bank, rng: np.random.Generator, size: int, contrast: int) -> Case:
-    """A phantom of `size` px with one to three lines of text, `contrast` grey levels above what is below it."""
+    """A phantom of `size` px with one to three lines of text, `contrast` grey levels from what is below it."""
     pixels = phantom(rng, size)
     image = Image.fromarray(pixels)
     pen = ImageDraw.Draw(image)
@@ -129,16 +132,19 @@ def picture_case(bank: Bank, rng: np.random.Generator, size: int, contrast: int)
     ]
     lines = [line for line in lines if pen.textlength(line, font) < size - 4] or [min(bank.burned, key=len)]
     top = int(rng.integers(1, max(2, size - len(lines) * (height + 6))))
-    planted = []
+    planted, glyphs = [], []
     for line in lines:
         width = pen.textlength(line, font)
         left = int(rng.integers(1, max(2, int(size - width - 2))))
         below = int(np.median(pixels[top : top + height, left : left + int(width)]))
-        level = below + contrast if below + contrast <= 255 else max(0, below - contrast)
+        level = min(255, below + contrast) if below < 128 else max(0, below - contrast)
+        before = np.asarray(image, int)
         pen.text((left, top), line, fill=(level,) * 3, font=font)
+        step = np.abs(np.asarray(image, int) - before).max(2)
+        glyphs.append(step * 2 > step.max())
         planted.append(Planted(Category.PICTURE_TEXT, line))
         top += height + 6
-    return Case("picture", tuple(planted), _picture_item(np.asarray(image)))
+    return Case("picture", tuple(planted), _picture_item(np.asarray(image)), glyphs=tuple(glyphs))
 
 
 def phantom(rng: np.random.Generator, size: int) -> np.ndarray:
