@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from annotation.core import Item, Kind, Picture, Region, Turn, Verdict
 from annotation.deid import Category, Deidentifier, RapidReader
-from annotation.deid.ocr import Line
+from annotation.deid.ocr import OVERLAP, TILE, Line, _starts
 from annotation.deid.pictures import clean_picture
 from evaluation.phantoms import draw
 from services.decoder.files import FileOptions, Format, write_picture
@@ -78,6 +81,23 @@ def test_a_side_marker_stays(reader: RapidReader) -> None:
     result = clean_picture(encode(pixels), LIMITS, reader, None)
     assert (result.masked, result.held) == (0, None)
     assert (read_picture(result.data, LIMITS).pixels == pixels).all()
+
+
+@pytest.mark.parametrize(("size", "seed"), [(96, 4), (256, 5)])
+def test_a_picture_without_text_passes_as_it_is(reader: RapidReader, size: int, seed: int) -> None:
+    """The detector takes organs of phantoms for lines, and reads single letters in them."""
+    pixels = np.asarray(phantom(size, seed))
+    result = clean_picture(encode(pixels), LIMITS, reader, None)
+    assert (result.masked, result.held) == (0, None)
+    assert (read_picture(result.data, LIMITS).pixels == pixels).all()
+
+
+@given(st.integers(1, 20_000))
+def test_tiles_cover_a_picture_and_overlap(length: int) -> None:
+    starts = _starts(length)
+    assert starts[0] == 0
+    assert starts[-1] + TILE >= length
+    assert all(after - before <= TILE - OVERLAP for before, after in pairwise(starts))
 
 
 def test_text_in_a_large_picture_is_found_in_tiles(reader: RapidReader) -> None:
