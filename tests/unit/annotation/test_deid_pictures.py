@@ -107,7 +107,8 @@ def test_text_in_a_large_picture_is_found_in_tiles(reader: RapidReader) -> None:
     )
     result = clean_picture(encode(image), LIMITS, reader, None)
     assert result.masked >= 1
-    assert result.held is None
+    after = read_picture(result.data, LIMITS).pixels
+    assert (after[640:665, 1180:1320] < 250).all()  # it may be held besides: docs/deidentification.md
 
 
 def test_a_page_of_text_is_held(reader: RapidReader) -> None:
