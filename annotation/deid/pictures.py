@@ -29,6 +29,8 @@ SURE = 0.6
 """Confidence below which a harmless text counts as unread."""
 MAX_TEXT_SHARE = 0.35
 """Of the picture under text: above, it is a document."""
+MIN_SIDE = 128
+"""Pixels: of 96 px, faint lines were missed (docs/deidentification.md); generated pictures may be smaller."""
 ROUNDS = 3
 MARGIN, ENDS = 0.35, 0.8
 """Of a line's height: masked above and below it, and at its ends, where a faint letter may have been missed."""
@@ -58,9 +60,11 @@ def clean_picture(data: bytes, limits: Limits, reader: Reader | None, origin: Or
         return CleanPicture(b"", 0, "a photograph by a camera, or a picture with recognisable features")
     if reader is None:
         return CleanPicture(b"", 0, "no reader for text on pictures is installed")
-    masked, lines, left = mask(opaque(pixels), reader)
     if origin is None and is_synthetic(data):
         origin = Origin("unknown", "unknown")
+    if origin is None and min(pixels.shape[:2]) < MIN_SIDE:
+        return CleanPicture(b"", 0, "a picture too small for faint text on it to be found")
+    masked, lines, left = mask(opaque(pixels), reader)
     return CleanPicture(encode(masked, origin), len(lines), _doubt(masked, lines, left, risk))
 
 

@@ -83,13 +83,19 @@ def test_a_side_marker_stays(reader: RapidReader) -> None:
     assert (read_picture(result.data, LIMITS).pixels == pixels).all()
 
 
-@pytest.mark.parametrize(("size", "seed"), [(96, 4), (256, 5)])
+@pytest.mark.parametrize(("size", "seed"), [(128, 4), (256, 5)])
 def test_a_picture_without_text_passes_as_it_is(reader: RapidReader, size: int, seed: int) -> None:
     """The detector takes organs of phantoms for lines, and reads single letters in them."""
     pixels = np.asarray(phantom(size, seed))
     result = clean_picture(encode(pixels), LIMITS, reader, None)
     assert (result.masked, result.held) == (0, None)
     assert (read_picture(result.data, LIMITS).pixels == pixels).all()
+
+
+def test_a_small_picture_is_held_unless_it_was_generated() -> None:
+    data = encode(phantom(96))
+    assert "too small" in (clean_picture(data, LIMITS, NoText(), None).held or "")
+    assert clean_picture(data, LIMITS, NoText(), ORIGIN).held is None
 
 
 @given(st.integers(1, 20_000))
