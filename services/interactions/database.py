@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _NETWORK_S = 15.0
 # Any number, the same in every process: whoever holds it may migrate.
 _MIGRATION_LOCK = 0x6D65646D6178
 _FIELD = "MEDMAX_DATABASE_URL"
+# PostgreSQL's serialization_failure and deadlock_detected: nothing was done, and trying again is safe.
+_REPEAT = frozenset({"40001", "40P01"})
 
 
 def private_folder(path: Path) -> Path:
@@ -131,6 +134,9 @@ def guarded() -> Iterator[None]:
         if lost or isinstance(error, OperationalError | InterfaceError | PoolTimeout):
             log.error("database out of reach: %s", type(cause).__name__)
             raise _unreachable() from None
+        if _sqlstate(cause) in _REPEAT:
+            log.error("transaction given up: %s", _sqlstate(cause))
+            raise _unreachable() from None
         reference = internal_error()
         log.error("%s: database fault %s: %s", reference.message, type(cause).__name__, _sqlstate(cause))
         raise reference from None
@@ -150,25 +156,42 @@ def _sqlstate(cause: BaseException) -> str:
     return getattr(cause, "sqlite_errorname", "")
 
 
-def alembic_config() -> Config:
-    """Alembic's configuration, for the migrations inside this package."""
-    config = Config()
-    config.set_main_option("script_location", "services.interactions:migrations")
-    return config
+@dataclass(frozen=True)
+class History:
+    """The versions of one package's tables; several histories share a database.
+
+    Attributes:
+        scripts: where Alembic's versions lie, as `package:folder`.
+        table: where the database keeps the version in force.
+    """
+
+    scripts: str
+    table: str
+
+    def config(self) -> Config:
+        """Alembic's configuration."""
+        config = Config()
+        config.set_main_option("script_location", self.scripts)
+        config.attributes["version_table"] = self.table
+        return config
 
 
-def newest_revision() -> str:
+INTERACTIONS = History("services.interactions:migrations", "alembic_version")
+
+
+def newest_revision(history: History = INTERACTIONS) -> str:
     """The schema version that this program writes."""
-    return str(ScriptDirectory.from_config(alembic_config()).get_current_head())
+    return str(ScriptDirectory.from_config(history.config()).get_current_head())
 
 
-def current_revision(engine: Engine) -> str | None:
+def current_revision(engine: Engine, history: History = INTERACTIONS) -> str | None:
     """The database's schema version; None where there is no schema yet."""
     with transaction(engine, write=False) as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        options = {"version_table": history.table}
+        return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, history: History = INTERACTIONS, revision: str = "head") -> None:
     """Bring the schema to the newest version. Safe when several processes do it at once: one does, the rest wait.
 
     Raises:
@@ -178,10 +201,10 @@ def migrate(engine: Engine) -> None:
     with _file_lock(engine.url), transaction(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        config = alembic_config()
+        config = history.config()
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
         except CommandError:
             raise ConfigurationError(
                 "the database was written by a newer version of this program; upgrade it", field=_FIELD

@@ -37,8 +37,8 @@ class PictureStore:
         self._local = Path(root) if isinstance(filesystem, LocalFileSystem) else None
 
     @classmethod
-    def open(cls, settings: Settings) -> PictureStore:
-        """The store that `settings.object_store` names, made if it is not there.
+    def open(cls, settings: Settings, prefix: str = "") -> PictureStore:
+        """The store that `settings.object_store` names, or a part of it (`prefix`), made if it is not there.
 
         Raises:
             ConfigurationError: an address that fsspec does not know or lacks the package for, or a folder that
@@ -52,7 +52,7 @@ class PictureStore:
                 "is no address that fsspec can open (a folder, s3://…), or its package is not installed",
                 field="MEDMAX_OBJECT_STORE",
             ) from None
-        store = cls(filesystem, root)
+        store = cls(filesystem, f"{root.rstrip('/')}/{prefix}" if prefix else root)
         if store._local is not None:
             try:
                 private_folder(store._local)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, Engine, delete, exists, func, select, text
+from sqlalchemy import ColumnElement, Engine, delete, func, select, text
 
 from services.interactions.database import transaction
-from services.interactions.pictures import PictureStore
 from services.interactions.schema import feedback, interaction_pictures, interactions, pictures
+from services.interactions.shelf import GRACE, Shelf
 
-# Longer than any request: a picture is written before the interaction that needs it.
-GRACE = timedelta(hours=2)
 _BATCH = 200
 
 
@@ -33,11 +31,6 @@ class PurgeReport:
 
 def _expired(now: datetime) -> ColumnElement[bool]:
     return interactions.c.expires_at <= now
-
-
-def _unneeded(now: datetime) -> ColumnElement[bool]:
-    needed = exists().where(interaction_pictures.c.sha256 == pictures.c.sha256)
-    return (pictures.c.used_at <= now - GRACE) & ~needed
 
 
 def count(engine: Engine, now: datetime) -> PurgeReport:
@@ -67,14 +60,13 @@ def count(engine: Engine, now: datetime) -> PurgeReport:
         )
 
 
-def purge(engine: Engine, store: PictureStore, now: datetime) -> PurgeReport:
+def purge(engine: Engine, shelf: Shelf, now: datetime) -> PurgeReport:
     """Delete in small transactions, so that saving goes on meanwhile. Repeating it after a crash is safe."""
     report = PurgeReport()
     while _purge_interactions(engine, now, report):
         pass
-    while _purge_pictures(engine, store, now, report):
-        pass
-    report.unfinished_files = store.sweep(now - GRACE)
+    report.pictures, report.picture_bytes = shelf.clear(now)
+    report.unfinished_files = shelf.files.sweep(now - GRACE)
     if engine.dialect.name == "sqlite":
         # What was deleted is still in the write-ahead log until it is folded into the database.
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -92,20 +84,3 @@ def _purge_interactions(engine: Engine, now: datetime, report: PurgeReport) -> i
     report.feedback += comments.rowcount
     report.interactions += deleted.rowcount
     return len(ids)
-
-
-def _purge_pictures(engine: Engine, store: PictureStore, now: datetime, report: PurgeReport) -> int:
-    # The files go while the rows are locked: a save of the same picture waits for the lock, then finds no
-    # file and writes it again. A crash before the commit leaves rows, which the next purge takes up.
-    with transaction(engine) as connection:
-        candidates = select(pictures.c.sha256).where(_unneeded(now)).limit(_BATCH)
-        deleted = connection.execute(
-            delete(pictures)
-            .where(pictures.c.sha256.in_(candidates), _unneeded(now))
-            .returning(pictures.c.sha256, pictures.c.bytes)
-        ).all()
-        for sha256, _ in deleted:
-            store.delete(sha256)
-    report.pictures += len(deleted)
-    report.picture_bytes += sum(size for _, size in deleted)
-    return len(deleted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from sqlalchemy import RowMapping
 
 from services.interactions.ids import check_id, new_interaction_id
 from services.interactions.pictures import digest
+from services.interactions.tasks import modality_of, task_of
 from services.pb.medmax.v1 import assistant_pb2, common_pb2
 
 
@@ -32,6 +34,39 @@ def images(interaction: assistant_pb2.Interaction) -> Iterator[assistant_pb2.Ima
         for part in parts:
             if part.WhichOneof("part") == "image":
                 yield part.image
+
+
+def derived(interaction: assistant_pb2.Interaction) -> dict[str, Any]:
+    """The columns by which answers are chosen for review, so that choosing reads no body."""
+    confidence = interaction.text_confidence
+    drawn = [part.image.confidence for part in interaction.output if part.HasField("image")]
+    return {
+        "picture_logprob": min((each.mean_logprob for each in drawn if each.tokens), default=None),
+        "characters": sum(len(part.text) for part in interaction.output),
+        "min_logprob": confidence.min_logprob if confidence.tokens else None,
+        "mean_entropy": confidence.mean_entropy if confidence.tokens else None,
+        "tokens": confidence.tokens,
+        "prompt_images": sum(
+            part.HasField("image") for message in interaction.prompt for part in message.parts
+        ),
+        "output_images": len(drawn),
+        "task": task_of(interaction),
+        "modality": modality_of(interaction),
+        "digest": content_digest(interaction),
+    }
+
+
+def content_digest(interaction: assistant_pb2.Interaction) -> str:
+    """128 bits, hex, of who said what: equal where question, pictures (by their SHA-256) and answer are."""
+    answer = assistant_pb2.Message(role=assistant_pb2.ROLE_ASSISTANT, parts=interaction.output)
+    said = [
+        [
+            message.role,
+            *(part.text if part.HasField("text") else [part.image.sha256] for part in message.parts),
+        ]
+        for message in (*interaction.prompt, answer)
+    ]
+    return digest(json.dumps(said).encode())[:32]
 
 
 @dataclass(frozen=True)
@@ -79,6 +114,7 @@ class Record:
             "reason": common_pb2.FinishReason.Name(message.reason).removeprefix("FINISH_REASON_").lower(),
             "consent_training": message.consent_training,
             "mean_logprob": confidence.mean_logprob if confidence.tokens else None,
+            **derived(message),
             "total_ms": message.latency.total_ms,
             "body": MessageToDict(message, preserving_proto_field_name=True),
         }

@@ -65,6 +65,21 @@ interactions = Table(
     Column("consent_training", Boolean, nullable=False),
     # e raised to it is the confidence of the answer's text; null where there is no text.
     Column("mean_logprob", Float(53), nullable=True),
+    # The columns below are in `body` as well: choosing among a hundred thousand must not read bodies.
+    # The defaults are for programs of before version 0002 that still write during an update.
+    Column("min_logprob", Float(53), nullable=True),
+    Column("mean_entropy", Float(53), nullable=True),
+    # Of the least likely generated picture; null where there is none.
+    Column("picture_logprob", Float(53), nullable=True),
+    Column("tokens", Integer, nullable=False, server_default="0"),
+    Column("characters", Integer, nullable=False, server_default="0"),
+    Column("prompt_images", Integer, nullable=False, server_default="0"),
+    Column("output_images", Integer, nullable=False, server_default="0"),
+    # By the rules of `services.interactions.tasks`.
+    Column("task", String(32), nullable=False, server_default=""),
+    Column("modality", String(32), nullable=False, server_default=""),
+    # The same for the same question and answer.
+    Column("digest", String(32), nullable=False, server_default=""),
     Column("total_ms", Float(53), nullable=False),
     # Everything else of `medmax.v1.Interaction`, in protobuf's JSON; pictures by their SHA-256 alone.
     Column("body", JSON, nullable=False),

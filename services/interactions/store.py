@@ -22,6 +22,7 @@ from services.interactions.ids import check_id, new_feedback_id
 from services.interactions.pictures import PictureStore
 from services.interactions.records import Record, images, to_interaction
 from services.interactions.schema import feedback, interaction_pictures, interactions, pictures
+from services.interactions.shelf import Shelf
 from services.pb.medmax.v1 import assistant_pb2
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class InteractionStore:
     def __init__(self, engine: Engine, picture_store: PictureStore, retention_days: int) -> None:
         self.engine = engine
         self.pictures = picture_store
+        self.shelf = Shelf(engine, picture_store, pictures, interaction_pictures)
         self._retention_days = retention_days
         self._upsert = postgresql_insert if engine.dialect.name == "postgresql" else sqlite_insert
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="interactions")
@@ -74,41 +76,13 @@ class InteractionStore:
 
     def _save(self, interaction: assistant_pb2.Interaction) -> str:
         record = Record.of(interaction, self._retention_days)
-        # A fixed order, so that two savers of the same pictures cannot wait for each other.
-        digests = sorted(record.pictures)
-        if digests:
-            self._claim(record.pictures, digests)
-            for each in digests:
-                self.pictures.write(each, record.pictures[each])
+        digests = self.shelf.keep(record.pictures)
         with transaction(self.engine) as connection:
             connection.execute(self._upsert(interactions).values(record.row).on_conflict_do_nothing())
             if digests:
                 links = [{"interaction_id": record.row["id"], "sha256": each} for each in digests]
                 connection.execute(self._upsert(interaction_pictures).values(links).on_conflict_do_nothing())
         return str(record.row["id"])
-
-    def _claim(self, data: dict[str, bytes], digests: list[str]) -> None:
-        """Keep purge away from these pictures until the interaction refers to them."""
-        now = datetime.now(UTC)
-        with transaction(self.engine, write=False) as connection:
-            claimed = select(pictures.c.sha256).where(
-                pictures.c.sha256.in_(digests), pictures.c.used_at > now - purge.GRACE / 2
-            )
-            unclaimed = set(digests) - set(connection.scalars(claimed))
-        if not unclaimed:
-            return
-        rows = [
-            {"sha256": each, "bytes": len(data[each]), "used_at": now}
-            for each in digests
-            if each in unclaimed
-        ]
-        statement = self._upsert(pictures).values(rows)
-        with transaction(self.engine) as connection:
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["sha256"], set_={"used_at": statement.excluded.used_at}
-                )
-            )
 
     async def get(
         self, interaction_id: str, caller: str | None, include_images: bool = False
@@ -190,7 +164,7 @@ class InteractionStore:
         now = now or datetime.now(UTC)
         if dry_run:
             return purge.count(self.engine, now)
-        return purge.purge(self.engine, self.pictures, now)
+        return purge.purge(self.engine, self.shelf, now)
 
     async def check_health(self) -> None:
         """Raises: Unavailable where the database or the object store does not answer."""

@@ -6,6 +6,7 @@ from services.interactions.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
+    version_table=context.config.attributes["version_table"],
     target_metadata=metadata,
     compare_type=True,
 )

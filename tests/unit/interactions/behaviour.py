@@ -20,7 +20,7 @@ from services.config import ROOT, Settings
 from services.errors import ConfigurationError, InvalidInput, NotFound, Unavailable
 from services.interactions import InteractionStore, new_interaction_id
 from services.interactions.database import (
-    alembic_config,
+    INTERACTIONS,
     connect,
     current_revision,
     database_url,
@@ -317,7 +317,7 @@ class StoreBehaviour:
         migrate(engine)
         assert current_revision(engine) == newest_revision()
         with transaction(engine) as connection:
-            config = alembic_config()
+            config = INTERACTIONS.config()
             config.attributes["connection"] = connection
             command.downgrade(config, "base")
         assert inspect(engine).get_table_names() == ["alembic_version"]
