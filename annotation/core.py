@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an item is sent; the first that applies."""
+    """Why an item is sent. The random share is drawn before flags and risk: a member stays RANDOM where it is both."""
 
     GOLD = "gold"  # its right verdict is known; measures the expert
     FLAG = "flag"  # a user asked for review

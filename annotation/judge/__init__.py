@@ -1,0 +1,1 @@
+"""What several experts' verdicts on one item come to. Pure: no database, no network."""

@@ -1,0 +1,1 @@
+"""Which answers go to experts, and why. Pure: no database, no network."""

@@ -1,0 +1,31 @@
+"""Keyed hashes in place of random numbers: a restart decides the same, and without the key nobody can steer it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from services.errors import ConfigurationError
+
+MIN_KEY_BYTES = 16
+_SCALE = 2.0**-53
+
+
+class Draws:
+    """Uniform numbers in [0, 1), one for each text, of one purpose.
+
+    Args:
+        key: secret of the installation; 16 to 64 bytes. With another key other interactions are drawn.
+        purpose: at most 16 characters; numbers for different purposes are independent.
+    """
+
+    def __init__(self, key: bytes, purpose: str) -> None:
+        if not MIN_KEY_BYTES <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
+            raise ConfigurationError(
+                f"must have {MIN_KEY_BYTES} to {hashlib.blake2b.MAX_KEY_SIZE} bytes", field="routing.key"
+            )
+        self._state = hashlib.blake2b(key=key, digest_size=8, person=purpose.encode())
+
+    def __call__(self, text: str) -> float:
+        state = self._state.copy()
+        state.update(text.encode("utf-8", "surrogatepass"))
+        return (int.from_bytes(state.digest(), "big") >> 11) * _SCALE
