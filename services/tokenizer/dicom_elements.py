@@ -142,8 +142,8 @@ class Walker:
         return position
 
 
-def read_elements(data: bytes, limits: Limits) -> tuple[Dataset, UID]:
-    """The elements of `WANTED` as a data set, and the transfer syntax.
+def read_elements(data: bytes, limits: Limits, wanted: frozenset[int] = WANTED) -> tuple[Dataset, UID]:
+    """The `wanted` elements as a data set, and the transfer syntax.
 
     Raises:
         InvalidImage: damaged, truncated, without a known transfer syntax, or an enhanced (functional groups) file.
@@ -156,7 +156,7 @@ def read_elements(data: bytes, limits: Limits) -> tuple[Dataset, UID]:
             data, position = _inflate(data[position:], MAX_INFLATION * limits.max_bytes), 0
         little = syntax != ExplicitVRBigEndian
         walker = Walker(data, syntax == ImplicitVRLittleEndian, "<" if little else ">")
-        kept = _keep(data, walker.elements(position))
+        kept = _keep(data, walker.elements(position), wanted)
     except struct.error:
         raise InvalidImage("truncated DICOM file", field=FIELD) from None
     except zlib.error:
@@ -187,14 +187,14 @@ def _inflate(data: bytes, limit: int) -> bytes:
     return inflated
 
 
-def _keep(data: bytes, elements: Iterator[Element]) -> bytes:
+def _keep(data: bytes, elements: Iterator[Element], wanted: frozenset[int]) -> bytes:
     kept: dict[int, bytes] = {}
     for element in elements:
         if element.tag in FUNCTIONAL_GROUPS:
             raise InvalidImage(
                 "enhanced DICOM (functional groups); the limit is a single-frame file", field=FIELD
             )
-        if element.tag not in WANTED:
+        if element.tag not in wanted:
             continue
         limit = MAX_TABLE_BYTES if element.tag in TABLES else MAX_VALUE_BYTES
         name = f"({element.tag >> 16:04X},{element.tag & 0xFFFF:04X})"
