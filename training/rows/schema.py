@@ -5,7 +5,8 @@ Pair: {"prompt", "chosen", "rejected", "image_path", "chosen_image_path", "rejec
 
 `text` and `prompt` hold turns with `<reserved08706>` (end of turn) between them and `<image>` for each picture;
 `image_path` is one path, or a list in the order of the placeholders. A row with `tokens` is learnt from them, one with
-`image_tokens` (`img_tokens`; codes, a list for each picture) needs no picture.
+`image_tokens` (`img_tokens`; codes, a list for each picture) needs no picture. Of a row with `"learn": "last"` the last
+answer alone is learnt: what was answered before it was not judged.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ _NO = {"", "no", "none", "false", "0", "n/a"}
 
 @dataclass(frozen=True)
 class Row:
-    """An instruction row: `tokens` int64 [n], or `text` with pictures by path or by codes (int64 [n] each)."""
+    """An instruction row: `tokens` int64 [n], or `text` with pictures by path or by codes (int64 [n] each).
+
+    `last_only`: the last answer alone is learnt.
+    """
 
     text: str | None
     tokens: NDArray[np.int64] | None
     paths: tuple[str, ...]
     codes: tuple[NDArray[np.int64], ...] | None
+    last_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ def row_of(record: Mapping[str, Any]) -> Row:
                 Reason.NO_END_OF_TURN,
                 f"text: holds no {END_OF_TURN}, so nothing says where the answer begins",
             )
-    return Row(text, tokens, paths, codes)
+    if (learn := record.get("learn")) not in (None, "all", "last"):
+        raise Unusable(Reason.BAD_FIELD, "learn: must be all or last")
+    return Row(text, tokens, paths, codes, last_only=learn == "last")
 
 
 def pair_of(record: Mapping[str, Any]) -> Pair:

@@ -69,7 +69,7 @@ class SequenceMaker:
                 Reason.NO_END_OF_TURN,
                 f"tokens: hold no {END_OF_TURN}, so nothing says where the answer begins",
             )
-        return self._dialogue(parts)
+        return self._dialogue(parts, row.last_only)
 
     def tokens(self, row: Row) -> NDArray[np.int64]:
         """The row in the form that MedMax's `tokens` have, int64: `<s>`, text ids and pictures, `</s>`. Raises: Unusable."""
@@ -133,22 +133,26 @@ class SequenceMaker:
         parts = np.split(inner, cuts)
         return [parts[0].tolist(), *(part[1:].tolist() for part in parts[1:])]
 
-    def _dialogue(self, parts: Sequence[list[int]]) -> Example:
+    def _dialogue(self, parts: Sequence[list[int]], last_only: bool) -> Example:
         vocabulary = self.vocabulary
+        last = len(parts) // 2 - 1
         ids, labels = [vocabulary.bos], [-1]
         for number, (asked, answer) in enumerate(zip(parts[::2], parts[1::2], strict=False)):
             more = [vocabulary.end_of_turn, *asked] if number else list(asked)
             length = len(ids) + len(more) + 1 + len(answer)
             if not answer or length > self.context:
-                if number:
+                if number and not last_only:
                     break
                 if not answer:
-                    raise Unusable(Reason.NO_ANSWER, "the first answer is empty")
+                    raise Unusable(Reason.NO_ANSWER, f"answer {number + 1} is empty")
                 raise Unusable(
-                    Reason.TOO_LONG, f"{length} ids in the first turn; the context has {self.context}"
+                    Reason.TOO_LONG, f"{length} ids in {number + 1} turns; the context has {self.context}"
                 )
             ids += [*more, vocabulary.end_of_turn, *answer]
-            labels += [*[-1] * len(more), answer[0], *answer[1:], vocabulary.eos]
+            if last_only and number < last:
+                labels += [-1] * (len(more) + len(answer) + 1)
+            else:
+                labels += [*[-1] * len(more), *answer, vocabulary.eos]
         return _example(ids, labels, [0] * len(ids), list(range(len(ids))))
 
 

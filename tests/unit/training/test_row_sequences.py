@@ -60,6 +60,21 @@ def test_every_answer_of_a_dialogue_is_learnt_and_no_users_turn_is() -> None:
     assert example.ids.tolist() == [BOS, *ids("One?"), TURN, *ids("1"), TURN, *ids("Two?"), TURN, *ids("2")]
 
 
+def test_of_a_row_that_says_so_the_last_answer_alone_is_learnt() -> None:
+    text = f"<image>One?{EOT}1{EOT}Two?{EOT}2"
+    example, whole = (make(text=text, image_path="a", **more) for more in ({"learn": "last"}, {"learn": "all"}))
+    assert labels(example) == [*ids("2"), EOS]
+    assert example.ids.tolist() == whole.ids.tolist()
+    assert example.labels[-2:].tolist() == whole.labels[-2:].tolist()
+    assert labels(whole) == [*ids("1"), EOS, *ids("2"), EOS]
+
+
+def test_a_row_whose_last_answer_does_not_fit_is_refused_where_it_alone_is_learnt() -> None:
+    long = "x" * 60
+    assert refused(text=f"A{EOT}b{EOT}{long}{EOT}{long}", learn="last")[0] == Reason.TOO_LONG
+    assert refused(text=f"A{EOT}b{EOT}c{EOT}", learn="last")[0] == Reason.NO_ANSWER
+
+
 def test_codes_of_answers_are_learnt_and_codes_of_questions_are_not() -> None:
     example = make(text=f"<image>Draw.{EOT}Here: <image>", image_path=["a", "b"])
     assert labels(example) == [*ids("Here: "), *span("b"), EOS]
@@ -154,6 +169,7 @@ def test_tokens_of_another_vocabulary_are_refused_even_where_every_id_is_known()
         ({"text": f"<image>A{EOT}b", "image_path": ["a", "b"]}, Reason.PICTURES_DISAGREE),
         ({"text": f"A{EOT}b", "image_path": "a"}, Reason.PICTURES_DISAGREE),
         ({"text": f"<image>A{EOT}b", "image_path": ["a\0"]}, Reason.BAD_FIELD),
+        ({"text": f"A{EOT}b", "learn": "first"}, Reason.BAD_FIELD),
         ({"text": f"<image>A{EOT}b", "credential": True}, Reason.NEEDS_CREDENTIAL),
         ({"text": f"<image>A{EOT}b", "credential": "yes"}, Reason.NEEDS_CREDENTIAL),
         ({"credential": True, "image_path": None, "tokens": None}, Reason.NEEDS_CREDENTIAL),

@@ -1,0 +1,1 @@
+"""Judgements into versioned instruction data: rows, duplicates, decontamination, splits, immutable versions."""
