@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup setup-dev demo serve test test-fast check format stubs constraints bench-gateway bench-engine bench-peers clean
+.PHONY: help setup setup-dev setup-review demo serve serve-review test test-fast check format stubs constraints bench-gateway bench-engine bench-peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -20,7 +20,14 @@ demo: setup  ## start the stack, ask, draw, answer interleaved, save pictures un
 serve: setup  ## start the stack on loopback and stay up
 	@.venv/bin/medmax serve
 
-test: setup-dev  ## all tests, with real servers
+setup-review: setup-dev
+	@scripts/setup_review.sh browser
+
+serve-review: setup  ## start a Label Studio with the review projects on loopback; PORT= for another than 8080
+	@scripts/setup_review.sh server
+	@$(PY) -m annotation.labelstudio --port $(or $(PORT),8080)
+
+test: setup-review  ## all tests, with real servers
 	@scripts/test.sh all
 
 test-fast: setup-dev  ## unit tests alone
@@ -52,4 +59,4 @@ bench-peers: setup-dev  ## create .venv-vllm, in which the engine benchmark runs
 	@scripts/setup_peers.sh
 
 clean:  ## remove the environment and what was produced
-	rm -rf .venv .venv-vllm out var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-labelstudio out var .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests of this folder."""
+"""A real PostgreSQL and a real Label Studio for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from urllib.parse import quote
 
 import pytest
 from sqlalchemy import create_engine, text
+
+from tests.support.labelstudio import labelstudio_server
+
+__all__ = ["labelstudio_server"]
 
 _numbers = itertools.count()
 

@@ -1,0 +1,1 @@
+"""Experts' work in Label Studio: projects and tasks over HTTP, verdicts back, webhooks, drafts on request."""
