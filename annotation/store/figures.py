@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal_column, select
+from sqlalchemy import ColumnElement, case, exists, func, literal_column, select
 
-from annotation.core import Kind, Reason
+from annotation.core import Decision, Kind, Reason
 from annotation.store.ledger import Ledger
 from annotation.store.schema import annotators, events, expert_annotations, items, judgements, reservations
 from annotation.store.states import State
@@ -103,6 +103,35 @@ class Figures:
                 rows = connection.execute(select(day, func.count()).where(column >= begin).group_by(day))
                 counted[name] = {_as_date(each): number for each, number in rows}
         return {day: Throughput(**{name: counted[name].get(day, 0) for name in columns}) for day in dates}
+
+    def decisions(self) -> dict[str, dict[Decision, int]]:
+        """Items by modality and what was decided of them last; withdrawn ones count as well."""
+        newer = judgements.alias()
+        last = ~exists().where(newer.c.item == judgements.c.item, newer.c.number > judgements.c.number)
+        statement = (
+            select(items.c.modality, judgements.c.decision, func.count())
+            .join(items, items.c.key == judgements.c.item)
+            .where(last, judgements.c.decision.is_not(None))
+            .group_by(items.c.modality, judgements.c.decision)
+        )
+        found: dict[str, dict[Decision, int]] = {}
+        with self.ledger.read() as connection:
+            for modality, decision, number in connection.execute(statement):
+                found.setdefault(modality, {})[Decision(decision)] = number
+        return found
+
+    def agreement(self, days: int = 14) -> dict[date, float]:
+        """Mean agreement of the experts on what was judged on each of the last UTC days; days without any are left out."""
+        begin = self._midnight(self.ledger.clock().astimezone(UTC).date() - timedelta(days=days - 1))
+        day = self._day(judgements.c.made_at)
+        statement = (
+            select(day, func.avg(judgements.c.agreement))
+            .where(judgements.c.made_at >= begin, judgements.c.agreement.is_not(None))
+            .group_by(day)
+            .order_by(day)
+        )
+        with self.ledger.read() as connection:
+            return {_as_date(each): float(mean) for each, mean in connection.execute(statement)}
 
     def workloads(self) -> dict[str, Workload]:
         """Of every annotator who ever held or did something, by id."""

@@ -45,18 +45,18 @@ class Judgements:
                     made_at=judgement.made_at,
                     agreement=judgement.agreement,
                     adjudicated=judgement.adjudicated,
+                    decision=judgement.verdict.decision,
                     annotations=made_from,
                     verdict=verdict_to_json(judgement.verdict),
                 )
             )
-            decision = judgement.verdict.decision
             change.note(
                 "judge",
                 key,
                 {"number": number - 1},
                 {
                     "number": number,
-                    "decision": None if decision is None else decision.value,
+                    "decision": judgement.verdict.decision,
                     "agreement": judgement.agreement,
                     "adjudicated": judgement.adjudicated,
                     "annotations": len(made_from),

@@ -178,6 +178,7 @@ judgements = Table(
     Column("made_at", UtcDateTime, nullable=False),
     Column("agreement", Float(53), nullable=True),
     Column("adjudicated", Boolean, nullable=False),
+    Column("decision", String(16), nullable=True),  # null where the kind asks none
     Column("annotations", JSON, nullable=False),  # ids and versions it was made from
     Column("verdict", JSON(none_as_null=True), nullable=True),  # null once the item is withdrawn
     Index(None, "made_at"),

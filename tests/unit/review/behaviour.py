@@ -17,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import delete, func, inspect, select, update
 
-from annotation.core import Kind, Reason
+from annotation.core import Decision, Kind, Reason
 from annotation.store import REVIEW, Because, Event, NotAllowed, Recorded, ReviewStore, State, Status, What
 from annotation.store import schema as tables
 from annotation.store.figures import Throughput
@@ -348,6 +348,9 @@ class ReviewBehaviour:
         (other,) = publish(store)
         with pytest.raises(NotFound):
             store.items.gold_verdict(other)
+        (entry,) = store.items.gold_page()
+        assert (entry.key, entry.gold) == (key, True)
+        assert store.items.gold_page(entry) == []
         assert not list(store.candidates.pages())
 
     # Withdrawal and retention
@@ -522,6 +525,8 @@ class ReviewBehaviour:
         first, *_ = pages = store.items.page(State.PUBLISHED, limit=1)
         assert len(pages) == 1
         assert [each.key for each in store.items.page(State.PUBLISHED, first)] != [first.key]
+        assert store.figures.decisions() == {"chest_xray": {Decision.EDIT: 1}}
+        assert store.figures.agreement() == {begin.date(): 1.0}
         workload = store.figures.workloads()["7"]
         assert (workload.held, workload.done, workload.seconds) == (0, 1, 12.5)
         days = store.figures.throughput(days=3)

@@ -213,6 +213,7 @@ def upgrade() -> None:
         sa.Column("made_at", TIME, nullable=False),
         sa.Column("agreement", sa.Float(53), nullable=True),
         sa.Column("adjudicated", sa.Boolean(), nullable=False),
+        sa.Column("decision", sa.String(16), nullable=True),
         sa.Column("annotations", sa.JSON(), nullable=False),
         sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
         sa.ForeignKeyConstraint(
