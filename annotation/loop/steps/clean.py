@@ -1,0 +1,77 @@
+"""Routed items → de-identified ones, or held ones where there is doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from annotation.agreement.text import normalised
+from annotation.core import Item, Kind
+from annotation.deid import Cleaned
+from annotation.loop.context import Loop
+from annotation.loop.faults import point
+from annotation.loop.item import item_of
+from annotation.loop.result import Result
+from annotation.loop.steps.pages import each
+from annotation.store import Because, Entry, State
+from services.errors import NotFound
+
+ALTERNATIVES = 4
+"""Answers drawn, at most, until one differs."""
+
+
+def run(loop: Loop) -> Result:
+    """A batch of routed items. An item whose interaction is gone is withdrawn."""
+    if not loop.store.items.page(State.ROUTED, limit=1):
+        return Result()
+    deidentifier = loop.deidentifier
+
+    def work(entry: Entry) -> None:
+        try:
+            item = item_of(loop.interaction(entry.id), entry)
+        except NotFound:
+            loop.store.items.withdraw(entry.key, Because.EXPIRED)
+            return
+        if entry.kind is Kind.PREFERENCE:
+            other = _alternative(loop, item)
+            if other is None:  # nothing to choose between
+                loop.store.items.withdraw(entry.key, Because.REFUSED)
+                return
+            item = replace(item, alternatives=(item.answer, (other,)))
+        cleaned = deidentifier.clean(item)
+        point("clean.cleaned")
+        if cleaned.held is not None:
+            loop.store.items.hold(entry.key, report_of(cleaned))
+        else:
+            loop.store.items.clean(entry.key, cleaned.item, report_of(cleaned))
+
+    return each(loop, State.ROUTED, work)
+
+
+def release(loop: Loop, key: str, who: str) -> State:
+    """A person looked at a held item: it goes on, with what de-identification removes.
+
+    Raises:
+        NotFound: no such item, or its interaction is gone.
+        NotAllowed: it is not held.
+    """
+    entry = loop.store.items.get(key)
+    cleaned = loop.deidentifier.clean(item_of(loop.interaction(entry.id), entry))
+    pictures = {picture.sha256: picture for picture in cleaned.item.pictures}
+    if any(not picture.data for picture in pictures.values()):
+        raise NotFound("a picture of this item cannot be shown; refuse it", field="item")
+    return loop.store.items.clean(key, cleaned.item, report_of(cleaned), who)
+
+
+def report_of(cleaned: Cleaned) -> dict[str, object]:
+    """What was removed and why it is held; no word of the item."""
+    return {"removed": cleaned.report.record(), "held": cleaned.held}
+
+
+def _alternative(loop: Loop, item: Item) -> str | None:
+    """Another answer of the assistant to the same question. The seeds are fixed, so that a repeat draws the same."""
+    said = normalised("".join(part for part in item.answer if isinstance(part, str)))
+    for seed in range(1, ALTERNATIVES + 1):
+        text = loop.drafts.text(item, seed)
+        if text.strip() and normalised(text) != said:
+            return text
+    return None
