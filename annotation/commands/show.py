@@ -118,7 +118,7 @@ def run(
 
     from annotation.loop.context import Loop
     from annotation.loop.controller import Controller
-    from annotation.loop.server import listening
+    from annotation.loop.server import PAGE, listening
     from annotation.loop.settings import load_review
     from services.config import load
     from services.errors import ConfigurationError, MedMaxError
@@ -130,7 +130,7 @@ def run(
     with listening(settings.host, settings.port if port is None else port) as listener:
         address = f"http://{settings.host}:{listener.getsockname()[1]}"
         with Loop(settings, base, public_url=address) as loop:
-            facts = {"url": address, "status": f"{address}/review/status", "labelstudio": settings.labelstudio.url}
+            facts = {"url": address, "status": f"{address}{PAGE}", "labelstudio": settings.labelstudio.url}
             if json:
                 document(facts)
             else:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import contextmanager
-from collections.abc import Iterator
 import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from annotation.core import Kind
 from annotation.labelstudio import ml_backend, pictures, templates, webhook
 from annotation.labelstudio.pictures import PictureLinks
 from annotation.loop.context import Loop
+from annotation.loop.status import Status
 from annotation.loop.steps.collect import events_of
 from services.errors import ConfigurationError, InvalidInput, MedMaxError, NotFound
 from services.gateway.auth import Gate
+from services.gateway.rest import pages
 from services.gateway.rest.errors import error_response
 from services.tokenizer.limits import Limits
 
 MODEL_VERSION = "medmax-draft"
+PAGE = "/pages/review"
 
 
-def create_app(loop: Loop, woken: Any = None) -> FastAPI:
+def create_app(loop: Loop, woken: Callable[[], None] | None = None) -> FastAPI:
     """
     Args:
         woken: called, from any thread, when the inbox got something.
@@ -55,19 +57,19 @@ def create_app(loop: Loop, woken: Any = None) -> FastAPI:
             ),
             prefix="/labelstudio/drafts",
         )
-    gate = Gate(loop.base)
-
-    @app.get("/review/status", include_in_schema=False)
-    async def status(request: Request) -> Response:
-        from annotation.page.route import respond
-
-        return await respond(request, gate, loop.base, loop)
+    pages.add(app, PAGE, lambda: lambda _: _page(loop), loop.base, Gate(loop.base))
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     return app
+
+
+def _page(loop: Loop) -> str:
+    from annotation.page.render import render
+
+    return render(Status.of(loop.store))
 
 
 def _picture(loop: Loop, item: str, sha256: str) -> bytes | None:

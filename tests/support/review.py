@@ -99,7 +99,9 @@ def _request(phantom: Phantom, place: int) -> tuple[assistant_pb2.GenerateReques
         message.parts.add(text=question.text)
         return request, kind, question.answer
     message.parts.add(text="Describe this image.")
-    return request, kind, caption(phantom)
+    # The house wants more than the model was taught, so that some reports must be edited.
+    more = " No other finding." if chance(phantom.seed, "house") < 0.6 else ""
+    return request, kind, caption(phantom) + more
 
 
 async def _answered(assistant: Any, request: Any, kind: Kind, right: str) -> Asked:
