@@ -50,7 +50,9 @@ ADDRESSES = Patterns(
             rf"(?<!\w)(?P<x>{_CAP}(?:\s{_CAP}){{0,2}}(?:,\s{_STATE}(?:,?\s\d{{5}}(?:-\d{{4}})?)?|\s{_STATE},?\s\d{{5}}(?:-\d{{4}})?))(?![\w-])",
             lambda f: (
                 f["x"][-1].isdigit()
-                or not (known(re.split(r"[\s,]", f["x"])[0]) or f["x"].endswith(("MD", "PA", "MA", "MS")))
+                or not (
+                    known(re.split(r"[\s,]", f["x"])[0]) or f["x"].endswith(("MD", "PA", "MA", "MS", "ID"))
+                )
             ),
             case=True,
         ),

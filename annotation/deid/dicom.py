@@ -143,7 +143,7 @@ def _values(element: DataElement) -> list[Any]:
 def _fits(keyword: str, element: DataElement) -> bool:
     """Whether the value is of the kind that its attribute has, so that no free text hides in it."""
     if keyword in BYTES:
-        return isinstance(element.value, bytes)
+        return isinstance(element.value, bytes) or all(_is_number(value) for value in _values(element))
     if keyword in CLASSES:
         return all(str(uid) in UID_dictionary for uid in _values(element))
     if keyword in NUMBERS:

@@ -40,7 +40,22 @@ def doubt(text: str, allowed: frozenset[str] = frozenset()) -> str | None:
         unknown = word.shape == "title" and len(word.text) > 2 and word.lower not in allowed
         if unknown and not seen.starts_sentence(index) and not _explained(seen, index):
             return "a capitalised word that may be a name"
+        if _caps_pair(seen, index):
+            return "words in capitals that may be a name"
     return None
+
+
+def _caps_pair(seen: Words, index: int) -> bool:
+    """Two unknown words in capitals, neither of them an abbreviation."""
+    pair = seen.all[index : index + 2]
+    return (
+        len(pair) == 2
+        and re.fullmatch(r",? ", seen.gap(index)) is not None
+        and all(
+            w.shape == "caps" and len(w.text) > 4 and not _explained(seen, index + i)
+            for i, w in enumerate(pair)
+        )
+    )
 
 
 def _readable(letter: str) -> bool:

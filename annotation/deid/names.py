@@ -37,13 +37,18 @@ class KnownNames:
 
 
 def telling_parts(text: str, spans: Iterable[Span]) -> set[str]:
-    """Lower-case words of the found names that give the person away elsewhere too; none that is English or medicine."""
+    """Lower-case words of the found names that give the person away elsewhere too; no English ones.
+
+    Eponyms are among them: where a patient is called Parkinson, only "Parkinson disease" stays.
+    """
+    eponyms = words("eponyms") | words("surnames_of_medicine")
     parts: set[str] = set()
     for span in spans:
         if span.category is Category.NAME:
             for _, word in Words(text[span.start : span.end]):
-                parts |= {w for w in (word.lower, *word.lower.split("-")) if len(w) > 2 and not known(w)}
-    return parts - words("particles") - words("surnames_of_medicine") - {"med", "mbbs", "phd", "jnr", "jr"}
+                pieces = {word.lower, *word.lower.split("-")}
+                parts |= {w for w in pieces if len(w) > 2 and (w in eponyms or not known(w))}
+    return parts - words("particles")
 
 
 def _ranges(text: str, every: Words) -> Iterator[tuple[int, int]]:
@@ -127,6 +132,8 @@ def _last(every: Words, first: int, comma: bool = False) -> int:
             and not every.known(index + 1)
         )
         joined = joined or (gap == "-" and word.proper)
+        if word.shape == "caps" and before.shape == "title":  # an abbreviation: My GP; but John SMITH
+            joined = joined and (is_family(word) or is_given(word))
         if not joined:
             break
         index += 1
@@ -219,19 +226,13 @@ def _is_plain_start(every: Words, first: int) -> bool:
 
 
 def _comma_pair(every: Words, index: int) -> int | None:
-    """Index of Given in FAMILY, Given."""
+    """Index of the last word of Given in FAMILY, Given, where either is on its list."""
     if index + 1 >= len(every.all) or every.gap(index) not in (", ", ","):
         return None
     family, given = every.all[index], every.all[index + 1]
-    if (
-        is_family(family)
-        and given.proper
-        and is_given(given)
-        and not known(given.text)
-        and family.shape != "initial"
-    ):
-        return _last(every, index + 1)
-    return None
+    if not (family.proper and given.proper) or known(given.text) or is_given(family) > is_family(family):
+        return None
+    return _last(every, index + 1) if is_family(family) or is_given(given) else None
 
 
 def _next(every: Words, index: int) -> str:

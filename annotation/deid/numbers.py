@@ -25,7 +25,7 @@ def _ambiguous(category: Category, words: str) -> tuple[Pattern, ...]:
         Pattern.of(category, rf"\b(?:{words})(?![A-Z]){MUST}{CODE}"),
         Pattern.of(
             category,
-            rf"\b(?:{words})\s{{1,2}}{_LONG_CODE}",
+            rf"\b(?:{words})\s{{1,2}}\(?{_LONG_CODE}",
             lambda found: sum(c.isdigit() for c in found["x"]) > 3,
         ),
     )

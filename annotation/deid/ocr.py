@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from services.errors import ConfigurationError
 
 TILE, OVERLAP = 1280, 160
 """Pixels: pictures larger than a tile are read in tiles, and once more as a whole, smaller."""
+_ONE = Lock()
 MIN_SIDE = 736
 """Shorter side in pixels to which the detector enlarges a smaller picture."""
 
@@ -41,6 +43,8 @@ class Reader(Protocol):
 class RapidReader:
     """RapidOCR with the PP-OCR models of its wheel, on the CPU; nothing is downloaded.
 
+    What the detector finds counts, whether or not it can be read.
+
     Raises:
         ConfigurationError: `rapidocr` or `onnxruntime` is not installed (the extra `deid`).
     """
@@ -61,15 +65,25 @@ class RapidReader:
     def _lines(self, pixels: NDArray[np.uint8], left: int, top: int, scale: int) -> list[Line]:
         if min(pixels.shape[:2]) < 8:
             return []
-        found = self._engine(np.ascontiguousarray(pixels[..., ::-1]))
-        if found.boxes is None:
-            return []
+        with _ONE:  # the engine is shared, and keeps what it is told to do
+            return self._found(np.ascontiguousarray(pixels[..., ::-1]), left, top, scale)
+
+    def _found(self, image: NDArray[np.uint8], left: int, top: int, scale: int) -> list[Line]:
+        boxes = self._engine(image, use_det=True, use_cls=False, use_rec=False).boxes
         lines = []
-        for box, text, score in zip(found.boxes, found.txts, found.scores, strict=True):
-            low, high = np.floor(box.min(0)) * scale, np.ceil(box.max(0) + 1) * scale
-            corner = (left + int(low[0]), top + int(low[1]), left + int(high[0]), top + int(high[1]))
-            lines.append(Line(*corner, str(text).strip(), float(score)))
+        for box in () if boxes is None else boxes:
+            low = np.maximum(np.floor(box.min(0)), 0).astype(int)
+            high = np.ceil(box.max(0) + 1).astype(int)
+            text, confidence = self._read(image[low[1] : high[1], low[0] : high[0]])
+            corners = (left, top) + np.array([low, high]) * scale
+            lines.append(Line(*(int(value) for value in corners.ravel()), text, confidence))
         return lines
+
+    def _read(self, image: NDArray[np.uint8]) -> tuple[str, float]:
+        if min(image.shape[:2]) < 2:
+            return "", 0.0
+        read = self._engine(image, use_det=False, use_cls=False, use_rec=True)
+        return (str(read.txts[0]).strip(), float(read.scores[0])) if read.txts else ("", 0.0)
 
 
 def _reduced(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
@@ -94,7 +108,7 @@ def _engine() -> Any:
     return RapidOCR(
         params={
             "Global.log_level": "critical",  # its log lines quote what it reads
-            "Global.text_score": 0.0,  # what was found and hardly read counts too
+            "Global.text_score": 0.0,
             "Global.use_cls": False,
             "Det.limit_side_len": MIN_SIDE,
             f"{engine}.intra_op_num_threads": threads,

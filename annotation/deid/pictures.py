@@ -29,6 +29,7 @@ SURE = 0.6
 """Confidence below which a harmless text counts as unread."""
 MAX_TEXT_SHARE = 0.25
 """Of the picture under text: above, it is a document."""
+ROUNDS = 3
 MARGIN = 0.35
 """Of a line's height: masked around it."""
 
@@ -57,35 +58,45 @@ def clean_picture(data: bytes, limits: Limits, reader: Reader | None, origin: Or
         return CleanPicture(b"", 0, "a photograph by a camera, or a picture with recognisable features")
     if reader is None:
         return CleanPicture(b"", 0, "no reader for text on pictures is installed")
-    masked, lines = mask(opaque(pixels), reader)
-    held = _doubt(masked, lines, risk, reader)
+    masked, lines, left = mask(opaque(pixels), reader)
     if origin is None and is_synthetic(data):
         origin = Origin("unknown", "unknown")
-    return CleanPicture(encode(masked, origin), len(lines), held)
+    return CleanPicture(encode(masked, origin), len(lines), _doubt(masked, lines, left, risk))
 
 
-def _doubt(pixels: NDArray[np.uint8], lines: list[Line], risk: Risk, reader: Reader) -> str | None:
+def _doubt(pixels: NDArray[np.uint8], lines: list[Line], left: bool, risk: Risk) -> str | None:
     area = sum((line.right - line.left) * (line.bottom - line.top) for line in lines)
     if area > MAX_TEXT_SHARE * pixels.shape[0] * pixels.shape[1]:
         return "a document rather than a picture"
     if risk.declared_text and not lines:
         return "a picture that says it has burned-in text, of which none was found"
-    if lines and any(not _harmless(line) for line in reader.read(pixels)):
-        return "text on a picture is left after masking"
-    return None
+    return "text on a picture is left after masking" if left else None
 
 
-def mask(pixels: NDArray[np.uint8], reader: Reader) -> tuple[NDArray[np.uint8], list[Line]]:
-    """A copy of uint8 [H,W,3] with every line of text covered that is not `HARMLESS`, and those lines."""
-    lines = [line for line in reader.read(pixels) if not _harmless(line)]
+def mask(pixels: NDArray[np.uint8], reader: Reader) -> tuple[NDArray[np.uint8], list[Line], bool]:
+    """A copy of uint8 [H,W,3] with every line of text covered that is not `HARMLESS`, and those lines.
+
+    Read again after covering, `ROUNDS` times at most, since a cover can bring out what it touches; the third value
+    tells whether the last reading still found text.
+    """
     masked = pixels.copy()
+    covered: list[Line] = []
+    for _ in range(ROUNDS):
+        lines = [line for line in reader.read(masked) if not _harmless(line)]
+        if not lines:
+            return masked, covered, False
+        for line in lines:
+            _cover(masked, line)
+        covered += lines
+    return masked, covered, any(not _harmless(line) for line in reader.read(masked))
+
+
+def _cover(pixels: NDArray[np.uint8], line: Line) -> None:
     height, width = pixels.shape[:2]
-    for line in lines:
-        margin = max(2, round(MARGIN * min(line.bottom - line.top, line.right - line.left)))
-        top, bottom = max(0, line.top - margin), min(height, line.bottom + margin)
-        left, right = max(0, line.left - margin), min(width, line.right + margin)
-        masked[top:bottom, left:right] = _border(pixels, top, bottom, left, right)
-    return masked, lines
+    margin = max(2, round(MARGIN * min(line.bottom - line.top, line.right - line.left)))
+    top, bottom = max(0, line.top - margin), min(height, line.bottom + margin)
+    left, right = max(0, line.left - margin), min(width, line.right + margin)
+    pixels[top:bottom, left:right] = _border(pixels, top, bottom, left, right)
 
 
 def _border(pixels: NDArray[np.uint8], top: int, bottom: int, left: int, right: int) -> NDArray[np.uint8]:

@@ -96,7 +96,7 @@ def _cities(every: Words) -> Iterator[tuple[int, int]]:
         if (
             word.proper
             and word.lower in words("cities")
-            and not every.eponym(index)
+            and not (every.eponym(index) or every.graded(index))
             and not _person(every, index)
         ):
             yield word.start, word.end

@@ -11,7 +11,7 @@ from annotation.deid.words import medicine, people, words
 
 _WORD = re.compile(r"(?!(?<=[A-Za-z]')s\b)[A-Za-z]+(?:(?:'(?!s\b)|-)[A-Za-z]+)*")
 _TITLE = re.compile(r"(?:[A-Z]'|Mc|Mac|Al-|El-)?[A-Z][a-z]+(?:['-]?[A-Z]?[a-z]+)*\Z")
-_GRADE = re.compile(r" (?:type |grade |class |stage )?(?:[IV]{1,3}\b|\d[a-zA-Z]?\b(?!\d))")
+_GRADE = re.compile(r" (?:type |grade |class |stage )?(?:[IV]{1,3}[A-F]?\b|[A-Z]?\d(?:[a-zA-Z]\d?)?\b(?!\d))")
 _NUMBERED = re.compile(r"\n\s{0,4}\d{1,2}\)\Z")
 _MEDICAL_ENDING = re.compile(
     r"(?:itis|oma|omas|osis|oses|emia|aemia|uria|pathy|pathies|ectomy|ostomy|otomy|scopy|graphy|gram|grams|plasty|algia"
@@ -80,11 +80,15 @@ class Words:
                 return True
         return False
 
+    def graded(self, index: int) -> bool:
+        """Whether a grade follows: Garden III, Prague C2."""
+        return _GRADE.match(self.text, self.all[index].end) is not None
+
     def known(self, index: int) -> bool:
         """Whether the word is English or medicine here."""
         word = self.all[index]
         if word.lower in words("surnames_of_medicine"):
-            return self.eponym(index) or _GRADE.match(self.text, word.end) is not None
+            return self.eponym(index) or self.graded(index)
         return known(word.text) or (word.lower in self.lower_case and word.lower not in _names())
 
 
