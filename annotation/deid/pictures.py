@@ -32,6 +32,9 @@ MAX_TEXT_SHARE = 0.25
 ROUNDS = 3
 MARGIN = 0.35
 """Of a line's height: masked around it."""
+SHAPE_HEIGHT, SHAPE_CHARACTERS = 0.3, 3
+"""A "line" of at most so many characters, taller than this share of the picture, is a shape that looks like a letter (a skull
+read as C): too few characters to name anybody."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,11 @@ def _border(pixels: NDArray[np.uint8], top: int, bottom: int, left: int, right: 
 
 def _harmless(line: Line) -> bool:
     return line.confidence >= SURE and HARMLESS.fullmatch(line.text.strip()) is not None
+
+
+def _shape(line: Line, pixels: NDArray[np.uint8]) -> bool:
+    tall = line.bottom - line.top > SHAPE_HEIGHT * pixels.shape[0]
+    return tall and 0 < len(line.text.strip()) <= SHAPE_CHARACTERS
 
 
 def opaque(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from annotation.store import State, What
 from tests.support.review import Script, ask, expected, gold, recorded
 from tests.support.review_loop import Panel, Site, free_port, wait_for
 
-INTERACTIONS = 48  # and 12 more items of alternatives: 60 in all, about
+INTERACTIONS = int(os.environ.get("MEDMAX_TEST_INTERACTIONS", "48"))  # and 12 more items of alternatives: 60 in all, about
 
 
 def site(folder: Path, server: Server, **values: object) -> Site:
