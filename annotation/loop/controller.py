@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +27,8 @@ from annotation.loop.result import Result
 from annotation.loop.server import create_app
 from annotation.loop.steps import STEPS, Step
 from services.errors import MedMaxError
+
+SERVER_THREADS = 8
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,8 @@ class Controller:
 
     async def _run(self, listener: socket.socket | None) -> None:
         events = asyncio.get_running_loop()
+        # A thread for every step, its heartbeat, and what the server reads and writes meanwhile.
+        events.set_default_executor(ThreadPoolExecutor(2 * len(self.names) + SERVER_THREADS))
         self._wake = {name: asyncio.Event() for name in self.names}
         done = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

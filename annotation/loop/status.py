@@ -106,7 +106,9 @@ class Status:
     def warnings(self) -> list[str]:
         """What a person should do something about, a sentence each."""
         found = [
-            f"step {name} failed last: {step.error}"
+            f"step {name}: {step.failed} items could not be brought on ({step.error})"
+            if step.failed
+            else f"step {name} failed and is tried again: {step.error}"
             for name, step in sorted(self.steps.items())
             if step.error
         ]

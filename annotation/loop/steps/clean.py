@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from annotation.agreement.text import normalised
 from annotation.core import Item, Kind
@@ -13,10 +14,17 @@ from annotation.loop.item import item_of
 from annotation.loop.result import Result
 from annotation.loop.steps.pages import each
 from annotation.store import Because, Entry, State
-from services.errors import NotFound
+from services.errors import DeadlineExceeded, MedMaxError, NotFound, Overloaded, Unauthenticated, Unavailable
 
 ALTERNATIVES = 4
 """Answers drawn, at most, until one differs."""
+
+
+class NoAssistant(MedMaxError):
+    """The assistant that draws alternatives is out of reach; what needs none goes on."""
+
+    code: ClassVar[str] = "no_assistant"
+    http_status: ClassVar[int] = 503
 
 
 def run(loop: Loop) -> Result:
@@ -27,16 +35,13 @@ def run(loop: Loop) -> Result:
 
     def work(entry: Entry) -> None:
         try:
-            item = item_of(loop.interaction(entry.id), entry)
+            item = _item(loop, entry)
         except NotFound:
             loop.store.items.withdraw(entry.key, Because.EXPIRED)
             return
-        if entry.kind is Kind.PREFERENCE:
-            other = _alternative(loop, item)
-            if other is None:  # nothing to choose between
-                loop.store.items.withdraw(entry.key, Because.REFUSED)
-                return
-            item = replace(item, alternatives=(item.answer, (other,)))
+        if item is None:  # nothing to choose between
+            loop.store.items.withdraw(entry.key, Because.REFUSED)
+            return
         cleaned = deidentifier.clean(item)
         point("clean.cleaned")
         if cleaned.held is not None:
@@ -55,7 +60,10 @@ def release(loop: Loop, key: str, who: str) -> State:
         NotAllowed: it is not held.
     """
     entry = loop.store.items.get(key)
-    cleaned = loop.deidentifier.clean(item_of(loop.interaction(entry.id), entry))
+    item = _item(loop, entry)
+    if item is None:
+        raise NotFound("there is no other answer to compare with; refuse it", field="item")
+    cleaned = loop.deidentifier.clean(item)
     pictures = {picture.sha256: picture for picture in cleaned.item.pictures}
     if any(not picture.data for picture in pictures.values()):
         raise NotFound("a picture of this item cannot be shown; refuse it", field="item")
@@ -67,11 +75,23 @@ def report_of(cleaned: Cleaned) -> dict[str, object]:
     return {"removed": cleaned.report.record(), "held": cleaned.held}
 
 
-def _alternative(loop: Loop, item: Item) -> str | None:
-    """Another answer of the assistant to the same question. The seeds are fixed, so that a repeat draws the same."""
+def _item(loop: Loop, entry: Entry) -> Item | None:
+    """What is asked, not yet de-identified; None where the assistant has no other answer to rank.
+
+    Raises:
+        NotFound: the interaction expired or is gone.
+        NoAssistant: nobody draws an alternative now.
+    """
+    item = item_of(loop.interaction(entry.id), entry)
+    if entry.kind is not Kind.PREFERENCE:
+        return item
     said = normalised("".join(part for part in item.answer if isinstance(part, str)))
+    # The seeds are fixed, so that a repeat draws the same.
     for seed in range(1, ALTERNATIVES + 1):
-        text = loop.drafts.text(item, seed)
+        try:
+            text = loop.drafts.text(item, seed)
+        except (Unavailable, Overloaded, DeadlineExceeded, Unauthenticated) as error:
+            raise NoAssistant(f"no alternative could be drawn: {error.code}") from None
         if text.strip() and normalised(text) != said:
-            return text
+            return replace(item, alternatives=(item.answer, (text,)))
     return None

@@ -56,6 +56,8 @@ def _lora(loop: Loop, data: Version, folder: Path) -> None:
         part = folder / f"{BASE}.part"
         part.write_text(json.dumps({"base": str(loop.checkpoint.absolute())}))
         part.replace(folder / BASE)
+    if (folder / "adapter").exists():  # which appears whole or not at all
+        return
     validation = path / "rows-validation.jsonl"
     medmax(
         loop, folder, "train", "lora",
