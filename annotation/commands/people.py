@@ -36,7 +36,10 @@ def held_list(
         document({"held": rows})
         return
     for entry, said in found:
-        out.print(f"{entry.key}  since {entry.since:%Y-%m-%d %H:%M}  {printable(str(said.get('held')))}", markup=False)
+        out.print(
+            f"{entry.key}  since {entry.since:%Y-%m-%d %H:%M}  {printable(str(said.get('held')))}",
+            markup=False,
+        )
     if not found:
         out.print("nothing is held", markup=False)
     else:
@@ -102,7 +105,9 @@ def next_(expert: Expert, config: Config = None, json: Json = False) -> None:
         out.print(f"there is nothing for expert {expert}, or a limit is reached", markup=False)
     else:
         what = "decide on" if found.adjudication else "review"
-        out.print(f"{what} {found.item} until {found.until:%H:%M} UTC: {url or f'task {found.task}'}", markup=False)
+        out.print(
+            f"{what} {found.item} until {found.until:%H:%M} UTC: {url or f'task {found.task}'}", markup=False
+        )
 
 
 @assign.command("release")
@@ -120,7 +125,9 @@ def release_reservation(expert: Expert, item: Item, config: Config = None, json:
 def verify(
     known: Annotated[
         list[str] | None,
-        typer.Option("--known", metavar="NUMBER:HASH", help="A head that was kept elsewhere; may be repeated."),
+        typer.Option(
+            "--known", metavar="NUMBER:HASH", help="A head that was kept elsewhere; may be repeated."
+        ),
     ] = None,
     config: Config = None,
     json: Json = False,
@@ -139,9 +146,18 @@ def verify(
         head = loop.store.audit.head()
     ok = found.broken_at is None
     if json:
-        document({"ok": ok, "entries": found.entries, "broken_at": found.broken_at, "head": f"{head.number}:{head.hash}"})
+        document(
+            {
+                "ok": ok,
+                "entries": found.entries,
+                "broken_at": found.broken_at,
+                "head": f"{head.number}:{head.hash}",
+            }
+        )
     elif ok:
-        out.print(f"{found.entries:,} entries are what was written; head {head.number}:{head.hash}", markup=False)
+        out.print(
+            f"{found.entries:,} entries are what was written; head {head.number}:{head.hash}", markup=False
+        )
     else:
         out.print(f"entry {found.broken_at} was changed, removed or cut off", markup=False)
     if not ok:

@@ -58,7 +58,11 @@ def _show(status: Status) -> None:
             numbers = [str(counts.get(kind, "")) for kind in Kind]
             queues.add_row(state, *numbers, "" if waits is None else age(waits), _MEANS[state])
     out.print(queues if queues.row_count else "No item yet: `medmax review route` chooses some.")
-    days = [(day, each) for day, each in status.throughput.items() if each.routed or each.annotations or each.judged]
+    days = [
+        (day, each)
+        for day, each in status.throughput.items()
+        if each.routed or each.annotations or each.judged
+    ]
     if days:
         flow = table("Last days (UTC)", "day", "chosen", "verdicts", "judged", "agreement",
                      right=("chosen", "verdicts", "judged", "agreement"))  # fmt: skip
@@ -85,7 +89,11 @@ def _show(status: Status) -> None:
         models = table("Models", "model", "state", "target's gain", "why")
         for version in status.models:
             target = version.scores.get("target")
-            gain = "" if not target else f"{target['gain']:+.3f} ({target['ci95'][0]:+.3f} to {target['ci95'][1]:+.3f})"
+            gain = (
+                ""
+                if not target
+                else f"{target['gain']:+.3f} ({target['ci95'][0]:+.3f} to {target['ci95'][1]:+.3f})"
+            )
             models.add_row(version.id, version.status.value, gain, printable(version.why))
         out.print(models)
     for sentence in status.warnings:
@@ -135,7 +143,10 @@ def run(
                 document(facts)
             else:
                 out.print(f"status page: {facts['status']}", markup=False)
-                out.print(f"Label Studio: {settings.labelstudio.url or 'not set; nothing is published'}", markup=False)
+                out.print(
+                    f"Label Studio: {settings.labelstudio.url or 'not set; nothing is published'}",
+                    markup=False,
+                )
                 out.print("Ctrl-C ends.", markup=False)
             try:
                 loop.setup()

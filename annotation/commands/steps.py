@@ -37,7 +37,9 @@ def setup(config: Config = None, json: Json = False) -> None:
         out.print("Label Studio is not set: give its address as labelstudio.url and a token.", markup=False)
     for kind, number in projects.items():
         out.print(f"{kind:11} {url}/projects/{number}/data", markup=False)
-    out.print(f"experts: {', '.join(experts) or 'none; name them under `experts` in the settings'}", markup=False)
+    out.print(
+        f"experts: {', '.join(experts) or 'none; name them under `experts` in the settings'}", markup=False
+    )
     if hook and url:
         out.print(f"webhook: {hook}; `medmax review run` answers there", markup=False)
 
@@ -48,7 +50,8 @@ def route(
         bool, typer.Option("--dry-run", help="Show what would be sent and why; change nothing.")
     ] = False,
     explain: Annotated[
-        str | None, typer.Option(metavar="ID", help="Why this interaction would be sent or not; changes nothing.")
+        str | None,
+        typer.Option(metavar="ID", help="Why this interaction would be sent or not; changes nothing."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -99,7 +102,10 @@ def _absent(loop: Any, id: str) -> str:
         except InvalidInput:
             break
     if found:
-        return "; ".join(f"{each.kind.value}: sent before for {each.reason.value}, now {each.state.value}" for each in found)
+        return "; ".join(
+            f"{each.kind.value}: sent before for {each.reason.value}, now {each.state.value}"
+            for each in found
+        )
     return "no candidate: unknown, expired, too old, or stored without consent to be training data"
 
 
@@ -125,7 +131,9 @@ def _plan_table(made: Any) -> None:
                 f"{one.candidate.risk:.2f}", one.candidate.modality or "unknown",
             )  # fmt: skip
         out.print(some)
-        out.print("`--explain ID` says more of one. Without --dry-run they are sent.", style="dim", markup=False)
+        out.print(
+            "`--explain ID` says more of one. Without --dry-run they are sent.", style="dim", markup=False
+        )
 
 
 _WORDS = {

@@ -138,7 +138,8 @@ class Loop:
 
         if not self.public_url:
             raise ConfigurationError(
-                "is not set, so experts' browsers would find no pictures", field="review.labelstudio.public_url"
+                "is not set, so experts' browsers would find no pictures",
+                field="review.labelstudio.public_url",
             )
         return PictureLinks(self.public_url, self.secrets.pictures, self.settings.labelstudio.picture_days)
 

@@ -47,9 +47,7 @@ class Drafts:
 
     async def _text(self, item: Item, seed: int | None) -> str:
         assistant = await self._open()
-        request = request_of(
-            item, self._settings.temperature, secrets.randbits(32) if seed is None else seed
-        )
+        request = request_of(item, self._settings.temperature, secrets.randbits(32) if seed is None else seed)
         request.mode = common_pb2.OUTPUT_MODE_TEXT
         pieces: list[str] = []
         async with aclosing(cast(Any, self._events(assistant, request))) as events:

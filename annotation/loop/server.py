@@ -52,9 +52,7 @@ def create_app(loop: Loop, woken: Callable[[], None] | None = None) -> FastAPI:
         own = loop.settings.labelstudio.configs or templates.FOLDER
         found = {kind: templates.load(kind, own) for kind in (Kind.CHAT, Kind.REPORT)}
         app.include_router(
-            ml_backend.router(
-                lambda data: _draft(loop, data), found, loop.secrets.drafts, MODEL_VERSION
-            ),
+            ml_backend.router(lambda data: _draft(loop, data), found, loop.secrets.drafts, MODEL_VERSION),
             prefix="/labelstudio/drafts",
         )
     pages.add(app, PAGE, lambda: lambda _: _page(loop), loop.base, Gate(loop.base))

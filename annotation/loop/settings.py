@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from annotation.assign import AssignPolicy
@@ -32,7 +40,8 @@ class LabelStudioSettings(Part):
     url: str = Field("", description="http(s)://host[:port]; empty = nothing is published or collected")
     token: SecretStr = Field(SecretStr(""), description="personal access token or legacy token")
     public_url: str = Field(
-        "", description="where Label Studio and the experts' browsers find `medmax review run`; empty = its own address"
+        "",
+        description="where Label Studio and the experts' browsers find `medmax review run`; empty = its own address",
     )
     webhook_secret: SecretStr | None = Field(None, description="16 characters or more; default: of `secret`")
     configs: Path | None = Field(None, description="folder of labelling configurations; default: ours")
@@ -125,8 +134,12 @@ class EvaluateSettings(Part):
 class PromoteSettings(Part):
     """When a candidate takes the place of the model in service. Scores are differences of shares, 0.02 = two points."""
 
-    target: tuple[str, ...] = Field((), description="tasks that must improve, with * and ?; empty = the mean of all")
-    min_gain: float = Field(0.0, ge=0, le=1, description="the interval of the target's gain must lie above this")
+    target: tuple[str, ...] = Field(
+        (), description="tasks that must improve, with * and ?; empty = the mean of all"
+    )
+    min_gain: float = Field(
+        0.0, ge=0, le=1, description="the interval of the target's gain must lie above this"
+    )
     budget: float = Field(0.02, ge=0, le=1, description="by which any other task may get worse")
     budgets: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict, description="of tasks, with * and ?; the first that fits, in place of `budget`"
@@ -136,12 +149,16 @@ class PromoteSettings(Part):
         description="proven: a task's whole interval lies above −budget; plausible: some of it does",
     )
     min_examples: int = Field(20, ge=1, description="tasks with fewer examples decide nothing")
-    roll_out: tuple[str, ...] = Field((), description="command that restarts or patches what serves `current`")
+    roll_out: tuple[str, ...] = Field(
+        (), description="command that restarts or patches what serves `current`"
+    )
 
 
 class StepSettings(Part):
     lease_s: float = Field(30, ge=1, le=3600, description="how long a killed controller blocks a step")
-    interval_s: float = Field(5, gt=0, le=3600, description="between passes of a step that found nothing to do")
+    interval_s: float = Field(
+        5, gt=0, le=3600, description="between passes of a step that found nothing to do"
+    )
     route_interval_s: float = Field(60, gt=0, le=24 * 3600)
     batch: int = Field(50, ge=1, le=10_000, description="items of one pass of a step")
     backoff_s: float = Field(300, gt=0, le=24 * 3600, description="longest wait after failures")
@@ -150,7 +167,9 @@ class StepSettings(Part):
 class AssistantSettings(Part):
     """Who writes drafts and alternatives."""
 
-    url: str = Field("", description="http(s)://host:port of `medmax serve`; `local` = in this process; empty = nobody")
+    url: str = Field(
+        "", description="http(s)://host:port of `medmax serve`; `local` = in this process; empty = nobody"
+    )
     key: SecretStr = SecretStr("")
     temperature: float = Field(0.9, gt=0, le=2)
 
@@ -173,7 +192,9 @@ class ReviewSettings(BaseSettings):
     specialities: tuple[Speciality, ...] = ()
     experts: tuple[Expert, ...] = ()
     allowed_words: tuple[str, ...] = Field((), description="drugs and products that are no names, lower case")
-    preference_share: float = Field(0, ge=0, le=1, description="of sent texts, an alternative is drawn and ranked")
+    preference_share: float = Field(
+        0, ge=0, le=1, description="of sent texts, an alternative is drawn and ranked"
+    )
     calibrate_every: int = Field(50, ge=1, description="new verdicts of the random share")
     evaluation: tuple[EvaluationSet, ...] = ()
     train: TrainSettings = TrainSettings()

@@ -140,7 +140,8 @@ class Status:
             "made_at": self.made_at.astimezone(UTC).isoformat(),
             "warnings": self.warnings,
             "states": {
-                state.value: {kind.value: n for kind, n in kinds.items()} for state, kinds in self.states.items()
+                state.value: {kind.value: n for kind, n in kinds.items()}
+                for state, kinds in self.states.items()
             },
             "oldest_waiting": {
                 state.value: since.astimezone(UTC).isoformat() for state, since in self.oldest.items()

@@ -57,7 +57,10 @@ def decide(compared: Sequence[dict[str, Any]], policy: PromoteSettings) -> Decid
     scores = {
         "target": {"gain": gain, "ci95": [low, high], "tasks": len(targets)},
         "tasks": [
-            {key: entry[key] for key in ("task", "scorer", "metric", "n", "first", "second", "difference", "ci95")}
+            {
+                key: entry[key]
+                for key in ("task", "scorer", "metric", "n", "first", "second", "difference", "ci95")
+            }
             for each in compared
             for entry in each["compared"]
         ],

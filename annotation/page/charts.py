@@ -11,7 +11,11 @@ from annotation.store.figures import Throughput
 WIDTH, HEIGHT = 640, 190
 _LEFT, _BOTTOM, _TOP = 40, 24, 10
 INK, SOFT, LINE = "#1f2933", "#52606d", "#dfe4ea"
-SERIES = {"routed": ("chosen", "#9fb3c8"), "annotations": ("verdicts", "#0b6e75"), "judged": ("judged", "#c2571a")}
+SERIES = {
+    "routed": ("chosen", "#9fb3c8"),
+    "annotations": ("verdicts", "#0b6e75"),
+    "judged": ("judged", "#c2571a"),
+}
 SHARES = {
     Decision.ACCEPT: ("accepted", "#0b6e75"),
     Decision.EDIT: ("edited", "#d9a441"),
@@ -46,7 +50,12 @@ def agreement(days: Mapping[date, float], shown: Sequence[date]) -> str:
         return ""
     step = (WIDTH - _LEFT) / len(shown)
     points = [
-        (_LEFT + (shown.index(day) + 0.5) * step, HEIGHT - _BOTTOM - value * (HEIGHT - _BOTTOM - _TOP), day, value)
+        (
+            _LEFT + (shown.index(day) + 0.5) * step,
+            HEIGHT - _BOTTOM - value * (HEIGHT - _BOTTOM - _TOP),
+            day,
+            value,
+        )
         for day, value in sorted(days.items())
         if day in shown
     ]
@@ -108,9 +117,7 @@ def _axis(ticks: Sequence[float], top: float, word: object) -> str:
 
 
 def _label(x: float, day: date) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle" font-size="11.5" fill="{SOFT}">{day:%d %b}</text>'
-    )
+    return f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle" font-size="11.5" fill="{SOFT}">{day:%d %b}</text>'
 
 
 def _svg(title: str, shapes: Sequence[str], height: int) -> str:

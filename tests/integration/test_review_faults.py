@@ -43,7 +43,12 @@ def loop(tmp_path: Path, labelstudio_server: Server, proxy: Proxy) -> Iterator[L
     proxy.heal()
     token: SecretStr = labelstudio_server.admin.token
     settings = ReviewSettings(
-        labelstudio={"url": proxy.url, "token": token.get_secret_value(), "reconcile_minutes": 60, "timeout_s": 2},
+        labelstudio={
+            "url": proxy.url,
+            "token": token.get_secret_value(),
+            "reconcile_minutes": 60,
+            "timeout_s": 2,
+        },
         judge={"reviewers": 1, "careful_reviewers": 1},
     )
     with Loop(settings, load(data_dir=tmp_path / "var"), public_url="http://127.0.0.1:9") as made:
@@ -89,7 +94,8 @@ def state(loop: Loop, key: str) -> State:
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(500, "unavailable"), (401, "unauthenticated"), (429, "overloaded"), (403, "permission_denied")]
+    ("status", "error"),
+    [(500, "unavailable"), (401, "unauthenticated"), (429, "overloaded"), (403, "permission_denied")],
 )
 def test_what_label_studio_answers_is_shown_and_the_item_waits(
     loop: Loop, proxy: Proxy, status: int, error: str
@@ -133,9 +139,7 @@ def test_a_label_studio_that_is_down_stops_nothing_else(loop: Loop, proxy: Proxy
     assert state(loop, key) is State.PUBLISHED
 
 
-def test_a_task_that_a_person_deleted_takes_the_item_out(
-    loop: Loop, labelstudio_server: Server
-) -> None:
+def test_a_task_that_a_person_deleted_takes_the_item_out(loop: Loop, labelstudio_server: Server) -> None:
     seen, unseen = published(loop), published(loop)
     for key in (seen, unseen):
         task = loop.store.items.get(key).ls_task

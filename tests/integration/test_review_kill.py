@@ -81,7 +81,9 @@ def test_killed_anywhere_it_loses_and_doubles_nothing(
         kind: [parsed.item_id for parsed in loop.ready_studio.annotations(kind) if parsed.item_id in asked]
         for kind in Kind
     }
-    assert sorted(id for ids in tasks.values() for id in ids) == sorted(asked), "a task is missing or there twice"
+    assert sorted(id for ids in tasks.values() for id in ids) == sorted(asked), (
+        "a task is missing or there twice"
+    )
 
     for entry in loop.store.items.page(State.PUBLISHED):
         for expert in logins:

@@ -17,7 +17,9 @@ from annotation.store import State, What
 from tests.support.review import Script, ask, expected, gold, recorded
 from tests.support.review_loop import Panel, Site, free_port, wait_for
 
-INTERACTIONS = int(os.environ.get("MEDMAX_TEST_INTERACTIONS", "48"))  # and 12 more items of alternatives: 60 in all, about
+INTERACTIONS = int(
+    os.environ.get("MEDMAX_TEST_INTERACTIONS", "48")
+)  # and 12 more items of alternatives: 60 in all, about
 
 
 def site(folder: Path, server: Server, **values: object) -> Site:
@@ -67,7 +69,9 @@ def test_every_row_is_what_the_experts_said_though_the_receiver_was_down_for_a_w
 
         with here.running():
             waiting = (State.ROUTED, State.CLEANED)
-            wait_for(lambda: not count(*waiting) and count(State.PUBLISHED) > len(asked), 300, "all are published")
+            wait_for(
+                lambda: not count(*waiting) and count(State.PUBLISHED) > len(asked), 300, "all are published"
+            )
             assert not count(State.HELD), [
                 loop.store.items.report(entry.key) for entry in loop.store.items.page(State.HELD)
             ]
@@ -111,7 +115,9 @@ def test_every_row_is_what_the_experts_said_though_the_receiver_was_down_for_a_w
         assert not count(State.JUDGED)
 
 
-def assert_rankings(loop: object, script: Script, ranked: list[tuple[str, ...]], elsewhere: set[tuple[str, ...]]) -> None:
+def assert_rankings(
+    loop: object, script: Script, ranked: list[tuple[str, ...]], elsewhere: set[tuple[str, ...]]
+) -> None:
     """Each ranked item gave its pair; one that says what a correction says stands for both."""
     store = loop.store  # type: ignore[attr-defined]
     said = {(prompt, chosen, rejected) for _, _, prompt, chosen, rejected in ranked}
@@ -125,4 +131,7 @@ def assert_rankings(loop: object, script: Script, ranked: list[tuple[str, ...]],
         pair = (f"<image>{asked.question}", texts[first], texts[second])
         as_correction = (item.id, "correction", *pair)
         assert pair in said or as_correction not in elsewhere, key
-    assert all((id, "correction", *rest) in {(i, "correction", *r) for i, _, *r in ranked} for id, _, *rest in elsewhere)
+    assert all(
+        (id, "correction", *rest) in {(i, "correction", *r) for i, _, *r in ranked}
+        for id, _, *rest in elsewhere
+    )

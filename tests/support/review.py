@@ -46,7 +46,11 @@ class Asked:
         if self.kind is Kind.PICTURE:
             good = chance(self.id, "picture") < 0.5
             reject = Verdict(
-                decision=Decision.REJECT, error="wrong_finding", severity=Severity.MINOR, realism=2, agreement=2
+                decision=Decision.REJECT,
+                error="wrong_finding",
+                severity=Severity.MINOR,
+                realism=2,
+                agreement=2,
             )
             return Verdict(decision=Decision.ACCEPT, realism=4, agreement=4) if good else reject
         if self.answer == self.right:
@@ -80,9 +84,7 @@ async def _ask(settings: Settings, count: int, seed: int) -> list[Asked]:
 
 def _request(phantom: Phantom, place: int) -> tuple[assistant_pb2.GenerateRequest, Kind, str]:
     rng = np.random.default_rng([phantom.seed, 5])
-    request = assistant_pb2.GenerateRequest(
-        mode=common_pb2.OUTPUT_MODE_TEXT, consent_training=True
-    )
+    request = assistant_pb2.GenerateRequest(mode=common_pb2.OUTPUT_MODE_TEXT, consent_training=True)
     request.sampling.temperature = 0.0
     message = request.messages.add(role=assistant_pb2.ROLE_USER)
     kind = (Kind.CHAT, Kind.REPORT, Kind.PICTURE)[place % 3]
@@ -145,7 +147,11 @@ def _gold(kind: Kind, number: int) -> Item:
             fields = {"answer": ("This is a piano.",), "gold": wrong}
     shown = ("Draw it.",) if kind is Kind.PICTURE else (film, "What is it?")
     return Item(
-        id=f"gold-{kind.value}-{number}", kind=kind, dialogue=(Turn("user", shown),), reason=Reason.GOLD, **fields
+        id=f"gold-{kind.value}-{number}",
+        kind=kind,
+        dialogue=(Turn("user", shown),),
+        reason=Reason.GOLD,
+        **fields,
     )
 
 
@@ -241,10 +247,18 @@ def expected(asked: Iterable[Asked]) -> dict[str, set[tuple[str, ...]]]:
 def recorded(version: Any) -> dict[str, list[tuple[str, ...]]]:
     """The records of a version on disk, in the same form."""
     found: dict[str, list[tuple[str, ...]]] = {}
-    fields = {"rows": ("text",), "preferences": ("prompt", "chosen", "rejected"), "unpaired": ("prompt", "completion")}
+    fields = {
+        "rows": ("text",),
+        "preferences": ("prompt", "chosen", "rejected"),
+        "unpaired": ("prompt", "completion"),
+    }
     for file, names in fields.items():
         found[file] = [
-            (record["provenance"]["interaction"], record["provenance"]["rule"], *(record[name] for name in names))
+            (
+                record["provenance"]["interaction"],
+                record["provenance"]["rule"],
+                *(record[name] for name in names),
+            )
             for split in ("train", "validation")
             for record in version.records(file, split)
         ]

@@ -171,4 +171,6 @@ def known(loop: Loop, kind: Kind) -> Snapshot:
                 items.c.kind == kind, items.c.ls_task.is_not(None), items.c.state != State.WITHDRAWN
             )
         ).all()
-    return Snapshot({row.id: row.updated_at.isoformat() for row in annotations}, {row[0]: row[1] for row in tasks})
+    return Snapshot(
+        {row.id: row.updated_at.isoformat() for row in annotations}, {row[0]: row[1] for row in tasks}
+    )

@@ -139,16 +139,16 @@ def _routed(loop: Loop, made: Plan, stored: dict[Key, Stored]) -> Iterable[Route
             extra[one.of, one.candidate.kind] += one.weight
     alternative = Draws(loop.secrets.key, "alternatives")
     for one in made.sent:
-        weight = one.weight + extra[one.candidate.id, one.candidate.kind] if one.reason is Reason.RANDOM else 0.0
+        weight = (
+            one.weight + extra[one.candidate.id, one.candidate.kind] if one.reason is Reason.RANDOM else 0.0
+        )
         yield _item(loop, one, one.candidate.kind, stored, weight)
         text = one.candidate.kind in (Kind.CHAT, Kind.REPORT)
         if text and alternative(one.candidate.id) < loop.settings.preference_share:
             yield _item(loop, one, Kind.PREFERENCE, stored, 0.0)
 
 
-def _item(
-    loop: Loop, one: Placement, kind: Kind, stored: dict[Key, Stored], weight: float
-) -> Routed:
+def _item(loop: Loop, one: Placement, kind: Kind, stored: dict[Key, Stored], weight: float) -> Routed:
     candidate = one.candidate
     assert one.reason is not None
     asked = Item(candidate.id, kind, (), (), risk=candidate.risk)

@@ -77,7 +77,11 @@ def _bearer(authorization: str | None) -> str | None:
     """The password of basic authentication, which browsers know, is the key."""
     scheme, _, given = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
-        return None if authorization is None else authorization.encode("latin-1").decode("utf-8", "surrogateescape")
+        return (
+            None
+            if authorization is None
+            else authorization.encode("latin-1").decode("utf-8", "surrogateescape")
+        )
     try:
         text = base64.b64decode(given.strip(), validate=True).decode("utf-8", "surrogateescape")
     except (binascii.Error, ValueError):

@@ -65,7 +65,10 @@ def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None
 
 def test_a_speciality_is_the_first_that_fits() -> None:
     settings = ReviewSettings(
-        specialities=[{"name": "chest", "modalities": ["chest_xray"]}, {"name": "drawing", "tasks": ["image_generation"]}]
+        specialities=[
+            {"name": "chest", "modalities": ["chest_xray"]},
+            {"name": "drawing", "tasks": ["image_generation"]},
+        ]
     )
     assert settings.speciality("chest_xray", "image_generation") == "chest"
     assert settings.speciality("mri", "image_generation") == "drawing"

@@ -115,7 +115,9 @@ def test_a_verdict_that_changed_and_changed_back_is_in_the_data_again(
     truth = asked[entry.id].truth
     other = Verdict(decision=Decision.ACCEPT, realism=5, agreement=5)
     if truth.decision is Decision.ACCEPT:
-        other = Verdict(decision=Decision.REJECT, error="other", severity=Severity.MINOR, realism=1, agreement=1)
+        other = Verdict(
+            decision=Decision.REJECT, error="other", severity=Severity.MINOR, realism=1, agreement=1
+        )
     say(loop, entry.key, {"1": other, "2": other})
     assert run(loop, "judge", "build").done
     say(loop, entry.key, {"1": truth, "2": truth})
@@ -130,7 +132,10 @@ def test_an_expert_who_writes_a_name_keeps_that_item_out_of_the_data(
     loop, asked = story
     (entry, *_) = [each for each in loop.store.items.page(State.BUILT) if each.kind is Kind.CHAT]
     named = Verdict(
-        decision=Decision.EDIT, text="Seen by Dr. Meyer on 12/03/2021.", error="other", severity=Severity.MINOR
+        decision=Decision.EDIT,
+        text="Seen by Dr. Meyer on 12/03/2021.",
+        error="other",
+        severity=Severity.MINOR,
     )
     say(loop, entry.key, {"1": named, "2": named, "9": named})
     run(loop, "judge")
