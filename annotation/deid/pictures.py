@@ -85,13 +85,17 @@ def mask(pixels: NDArray[np.uint8], reader: Reader) -> tuple[NDArray[np.uint8], 
     masked = pixels.copy()
     covered: list[Line] = []
     for _ in range(ROUNDS):
-        lines = [line for line in reader.read(masked) if not _harmless(line)]
+        lines = _text(masked, reader)
         if not lines:
             return masked, covered, False
         for line in lines:
             _cover(masked, line)
         covered += lines
-    return masked, covered, any(not _harmless(line) for line in reader.read(masked))
+    return masked, covered, bool(_text(masked, reader))
+
+
+def _text(pixels: NDArray[np.uint8], reader: Reader) -> list[Line]:
+    return [line for line in reader.read(pixels) if not _harmless(line) and not _shape(line, pixels)]
 
 
 def _cover(pixels: NDArray[np.uint8], line: Line) -> None:
