@@ -13,6 +13,7 @@ from annotation.core import Kind
 from annotation.dataset.versions import list_versions
 from annotation.labelstudio.server import Login, Server
 from annotation.loop.context import Loop
+from annotation.loop.steps.clean import release
 from annotation.store import State, What
 from tests.support.review import Asked, Script, ask, expected, recorded
 from tests.support.review_loop import Panel, Site, free_port, wait_for
@@ -76,6 +77,9 @@ def test_killed_anywhere_it_loses_and_doubles_nothing(
     for place in BEFORE_EXPERTS:
         killed_at(site, place)
     with site.running() as process:
+        wait_for(lambda: not count(State.ROUTED) and not count(State.CLEANED), 180, "all are cleaned", process)
+        for entry in loop.store.items.page(State.HELD):
+            release(loop, entry.key, "test")
         wait_for(lambda: count(State.PUBLISHED) == COUNT, 180, "all are published", process)
     tasks = {
         kind: [parsed.item_id for parsed in loop.ready_studio.annotations(kind) if parsed.item_id in asked]

@@ -15,6 +15,7 @@ from annotation.loop import pointer
 from annotation.loop.commands import medmax
 from annotation.loop.context import Loop
 from annotation.loop.steps import STEPS
+from annotation.loop.steps.clean import release
 from annotation.store import State, Status, What
 from evaluation.phantoms import draw, held_out
 from services.config import load
@@ -76,6 +77,8 @@ def taught(loop: Loop, right: str) -> str:
     """A data-set version in which two experts corrected every answer; its id."""
     for name in ("route", "clean"):
         assert STEPS[name].run(loop).done
+    for entry in loop.store.items.page(State.HELD):
+        release(loop, entry.key, "test")
     for key in publish_all(loop):
         verdict = Verdict(decision=Decision.EDIT, text=right, error="not_answered", severity=Severity.MINOR)
         say(loop, key, {"1": verdict, "2": verdict})
