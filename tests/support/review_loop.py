@@ -87,7 +87,7 @@ class Site:
         """Until its server answers; ended by SIGTERM, which must be clean."""
         process = self.start()
         try:
-            wait_for(self.answers, 120, "the controller answers", process)
+            wait_for(self.answers, 300, "the controller answers", process)
             yield process
         finally:
             if process.poll() is None:
