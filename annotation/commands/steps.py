@@ -103,7 +103,7 @@ def _absent(loop: Any, id: str) -> str:
             break
     if found:
         return "; ".join(
-            f"{each.kind.value}: sent before for {each.reason.value}, now {each.state.value}"
+            f"{each.kind.value}: sent before, {_WORDS.get(each.reason.value, each.reason.value)}; now {each.state.value}"
             for each in found
         )
     return "no candidate: unknown, expired, too old, or stored without consent to be training data"

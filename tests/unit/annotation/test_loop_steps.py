@@ -71,7 +71,7 @@ def test_items_are_cleaned_with_their_pictures(story: tuple[Loop, dict[str, Aske
     held = loop.store.items.page(State.HELD)
     assert len(held) <= 1, [loop.store.items.report(entry.key) for entry in held]
     for entry in held:
-        assert release(loop, entry.key, "a person") is State.CLEANED
+        assert release(loop, entry.key, "somebody") is State.CLEANED
     for entry in loop.store.items.page(State.CLEANED):
         item = loop.store.items.load(entry.key, pictures=True)
         assert all(picture.data for picture in item.pictures)
