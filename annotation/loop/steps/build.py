@@ -38,7 +38,7 @@ def run(loop: Loop, *, now: bool = False) -> Result:
     build = Build(
         loop.datasets,
         consent=lambda interaction: _consents(loop, interaction),
-        check_text=check_text,
+        check_text=lambda text: [category.value for category in check_text(text)],
         policy=loop.settings.dataset.policy,
         fetch=lambda sha256: _picture(loop, sha256),
         evaluation=evaluation_sets(loop),
