@@ -180,6 +180,7 @@ def test_a_verdict_that_changes_after_it_was_judged_is_judged_again(
     look_again(loop)
     STEPS["collect"].run(loop)
     assert loop.store.annotations.of(key) == []
+    STEPS["judge"].run(loop)  # nothing to judge by: an expert must look again
     assert state(loop, key) is State.PUBLISHED
 
 
