@@ -34,7 +34,7 @@ def site(folder: Path, server: Server, **values: object) -> Site:
             "routing": {"random_share": 1.0, "random_reserve": 0.9, "per_day": 1000},
             "assign": {"gold_share": 0},
             "steps": {"lease_s": 3, "interval_s": 0.3, "route_interval_s": 2, "backoff_s": 2},
-            "assistant": {"url": "local"},
+            "assistant": {"url": "local", "temperature": 2.0},  # else it says the same again
             **values,
         },
     )
