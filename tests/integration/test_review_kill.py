@@ -77,7 +77,9 @@ def test_killed_anywhere_it_loses_and_doubles_nothing(
     for place in BEFORE_EXPERTS:
         killed_at(site, place)
     with site.running() as process:
-        wait_for(lambda: not count(State.ROUTED) and not count(State.CLEANED), 180, "all are cleaned", process)
+        wait_for(
+            lambda: not count(State.ROUTED) and not count(State.CLEANED), 180, "all are cleaned", process
+        )
         for entry in loop.store.items.page(State.HELD):
             release(loop, entry.key, "test")
         wait_for(lambda: count(State.PUBLISHED) == COUNT, 180, "all are published", process)

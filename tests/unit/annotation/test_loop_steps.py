@@ -131,7 +131,7 @@ def test_a_verdict_that_changed_and_changed_back_is_in_the_data_again(
 def test_an_expert_who_writes_a_name_keeps_that_item_out_of_the_data(
     story: tuple[Loop, dict[str, Asked]],
 ) -> None:
-    loop, asked = story
+    loop, _asked = story
     (entry, *_) = [each for each in loop.store.items.page(State.BUILT) if each.kind is Kind.CHAT]
     named = Verdict(
         decision=Decision.EDIT,
