@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated NAME:KEY or NAME:sha256$<hex>; empty = off, loopback only"
     )
+    operators: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma-separated names of the keys that may see operators' pages"
+    )
     service_key: SecretStr | None = Field(
         None, description="key that the gateway presents to services by address"
     )
@@ -193,7 +196,7 @@ class Settings(BaseSettings):
         default_factory=lambda: Scale(max_replicas=2, target_ongoing_requests=32, max_ongoing_requests=256)
     )
 
-    @field_validator("api_keys", "image_url_hosts", mode="before")
+    @field_validator("api_keys", "operators", "image_url_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (

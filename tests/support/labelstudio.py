@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,12 @@ from tests.support.pictures import encode
 
 @pytest.fixture(scope="session")
 def labelstudio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests of a session: a start takes up to a minute. Each test makes its own items."""
-    with running(tmp_path_factory.mktemp("labelstudio")) as server:
+    """One for all tests of a session: a start takes up to a minute. Each test makes its own items.
+
+    MEDMAX_TEST_LABELSTUDIO names a folder whose database is used again, so that a start takes seconds.
+    """
+    kept = os.environ.get("MEDMAX_TEST_LABELSTUDIO")
+    with running(Path(kept) if kept else tmp_path_factory.mktemp("labelstudio")) as server:
         yield server
 
 

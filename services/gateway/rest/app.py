@@ -20,7 +20,7 @@ from services.errors import InvalidInput, MedMaxError, ModelNotFound, NotFound
 from services.gateway.access import model_name
 from services.gateway.assistant import Assistant
 from services.gateway.auth import Gate
-from services.gateway.rest import chat, docs, images, media, render
+from services.gateway.rest import chat, docs, images, media, pages, render
 from services.gateway.rest.body import parse_object, read_body
 from services.gateway.rest.completion import Completion
 from services.gateway.rest.envelope import Envelope
@@ -180,7 +180,8 @@ def create_app(source: AssistantSource, settings: Settings, gate: Gate | None = 
     Raises:
         ConfigurationError: an API key has no valid form.
     """
-    rest = Rest(source, settings, gate or Gate(settings))
+    gate = gate or Gate(settings)
+    rest = Rest(source, settings, gate)
     app = FastAPI(
         title="MedMax Serve",
         version=docs.version(),
@@ -207,6 +208,7 @@ def create_app(source: AssistantSource, settings: Settings, gate: Gate | None = 
             response_model=None,
         )
     docs.install(app)
+    pages.install(app, settings, gate)
     return app
 
 

@@ -1,0 +1,97 @@
+"""Routed items → de-identified ones, or held ones where there is doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from annotation.agreement.text import normalised
+from annotation.core import Item, Kind
+from annotation.deid import Cleaned
+from annotation.loop.context import Loop
+from annotation.loop.faults import point
+from annotation.loop.item import item_of
+from annotation.loop.result import Result
+from annotation.loop.steps.pages import each
+from annotation.store import Because, Entry, State
+from services.errors import DeadlineExceeded, MedMaxError, NotFound, Overloaded, Unauthenticated, Unavailable
+
+ALTERNATIVES = 4
+"""Answers drawn, at most, until one differs."""
+
+
+class NoAssistant(MedMaxError):
+    """The assistant that draws alternatives is out of reach; what needs none goes on."""
+
+    code: ClassVar[str] = "no_assistant"
+    http_status: ClassVar[int] = 503
+
+
+def run(loop: Loop) -> Result:
+    """A batch of routed items. An item whose interaction is gone is withdrawn."""
+    if not loop.store.items.page(State.ROUTED, limit=1):
+        return Result()
+    deidentifier = loop.deidentifier
+
+    def work(entry: Entry) -> None:
+        try:
+            item = _item(loop, entry)
+        except NotFound:
+            loop.store.items.withdraw(entry.key, Because.EXPIRED)
+            return
+        if item is None:  # nothing to choose between
+            loop.store.items.withdraw(entry.key, Because.REFUSED)
+            return
+        cleaned = deidentifier.clean(item)
+        point("clean.cleaned")
+        if cleaned.held is not None:
+            loop.store.items.hold(entry.key, report_of(cleaned))
+        else:
+            loop.store.items.clean(entry.key, cleaned.item, report_of(cleaned))
+
+    return each(loop, State.ROUTED, work)
+
+
+def release(loop: Loop, key: str, who: str) -> State:
+    """A person looked at a held item: it goes on, with what de-identification removes.
+
+    Raises:
+        NotFound: no such item, or its interaction is gone.
+        NotAllowed: it is not held.
+    """
+    entry = loop.store.items.get(key)
+    item = _item(loop, entry)
+    if item is None:
+        raise NotFound("there is no other answer to compare with; refuse it", field="item")
+    cleaned = loop.deidentifier.clean(item)
+    pictures = {picture.sha256: picture for picture in cleaned.item.pictures}
+    if any(not picture.data for picture in pictures.values()):
+        raise NotFound("a picture of this item cannot be shown; refuse it", field="item")
+    return loop.store.items.clean(key, cleaned.item, report_of(cleaned), who)
+
+
+def report_of(cleaned: Cleaned) -> dict[str, object]:
+    """What was removed and why it is held; no word of the item."""
+    return {"removed": cleaned.report.record(), "held": cleaned.held}
+
+
+def _item(loop: Loop, entry: Entry) -> Item | None:
+    """What is asked, not yet de-identified; None where the assistant has no other answer to rank.
+
+    Raises:
+        NotFound: the interaction expired or is gone.
+        NoAssistant: nobody draws an alternative now.
+    """
+    item = item_of(loop.interaction(entry.id), entry)
+    if entry.kind is not Kind.PREFERENCE:
+        return item
+    said = normalised("".join(part for part in item.answer if isinstance(part, str)))
+    # The seeds are fixed, so that a repeat draws the same.
+    for seed in range(1, ALTERNATIVES + 1):
+        try:
+            text = loop.drafts.text(item, seed)
+        except (Unavailable, Overloaded, DeadlineExceeded, Unauthenticated) as error:
+            raise NoAssistant(f"no alternative could be drawn: {error.code}") from None
+        if text.strip() and normalised(text) != said:
+            return replace(item, alternatives=(item.answer, (text,)))
+    return None

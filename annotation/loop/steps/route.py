@@ -1,0 +1,167 @@
+"""Interactions → items: what is worth an expert's time, within the day's budgets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from annotation.core import Item, Kind, Reason, Severity
+from annotation.loop.context import Loop
+from annotation.loop.faults import point
+from annotation.loop.result import Result
+from annotation.routing import risk
+from annotation.routing.choose import choose
+from annotation.routing.draw import Draws
+from annotation.routing.features import Features
+from annotation.routing.plan import Candidate, Key, Placement, Plan, Spent
+from annotation.routing.score import score
+from annotation.store import Candidate as Stored
+from annotation.store import Routed
+
+PLAN, THINNED = "routing.plan", "routing.thinned"
+_FLOOR = -1e3  # nats: a probability that was zero
+
+
+def features_of(stored: Stored) -> Features:
+    """Of an interaction's columns, rounding errors aside."""
+
+    def log(value: float | None) -> float | None:
+        return None if value is None else min(max(value, _FLOOR), 0.0)
+
+    return Features(
+        mean_logprob=log(stored.mean_logprob),
+        min_logprob=log(stored.min_logprob),
+        mean_entropy=None if stored.mean_entropy is None else max(stored.mean_entropy, 0.0),
+        tokens=stored.tokens,
+        picture_logprob=log(stored.picture_logprob),
+        characters=stored.characters,
+        truncated=stored.reason == "length",
+        mode=stored.mode,
+        task=stored.task,
+        modality=stored.modality,
+    )
+
+
+def risk_model(loop: Loop) -> risk.RiskModel:
+    """The calibration in force; the prior before the first."""
+    found = loop.store.progress.calibration()
+    return risk.RiskModel() if found is None else risk.load(found.parameters)
+
+
+def plan(loop: Loop) -> tuple[Plan, dict[Key, Stored]]:
+    """What would be sent now, and the interactions that were looked at. Changes nothing."""
+    policy, now = loop.settings.routing, loop.clock()
+    since = now - timedelta(days=policy.max_age_days)
+    stored = {
+        (each.interaction_id, each.kind): each
+        for page in loop.store.candidates.pages(since=since)
+        for each in page
+    }
+    candidates = list(_assessed(loop, stored.values()))
+    thinned = loop.store.progress.cursor(THINNED) or []
+    spent = Spent(
+        today=loop.store.figures.spent(now.date()),
+        digests=loop.store.items.sent_digests(each.digest for each in candidates),
+        thinned={(id, Kind(kind)) for id, kind in thinned} & stored.keys(),
+    )
+    return choose(candidates, spent, policy, loop.secrets.key, now), stored
+
+
+def _assessed(loop: Loop, stored: Iterable[Stored]) -> Iterable[Candidate]:
+    model = risk_model(loop)
+    kinds: dict[Kind, list[Stored]] = defaultdict(list)
+    for each in stored:
+        kinds[each.kind].append(each)
+    for kind, ones in kinds.items():
+        assessed = model.assess_all([score(features_of(each)) for each in ones], kind)
+        for each, found in zip(ones, assessed, strict=True):
+            yield Candidate(
+                id=each.interaction_id,
+                kind=kind,
+                created_at=each.created_at,
+                digest=each.digest,
+                speciality=loop.settings.speciality(each.modality, each.task),
+                modality=each.modality,
+                task=each.task,
+                caller=each.caller,
+                risk=found.risk,
+                score=found.score,
+                missed=found.missed,
+                flagged=each.flagged,
+                consent=True,  # the store gives no others
+            )
+
+
+def run(loop: Loop) -> Result:
+    """Decide once a pass. A decision is kept before it is carried out, so that a kill in between changes no weight."""
+    progress = loop.store.progress
+    result = Result()
+    if (pending := progress.cursor(PLAN)) is not None:
+        result.done += _carry_out(loop, pending)
+    made, stored = plan(loop)
+    thinned = {(id, Kind(kind)) for id, kind in progress.cursor(THINNED) or []} & stored.keys()
+    thinned |= made.thinned
+    decided = {
+        "items": [asdict(each) for each in _routed(loop, made, stored)],
+        "thinned": sorted([id, kind.value] for id, kind in thinned),
+    }
+    if decided["items"] or made.thinned:
+        progress.set_cursor(PLAN, decided)
+        point("route.decided")
+        result.done += _carry_out(loop, decided)
+    result.said["looked_at"] = len(stored)
+    if made.uncovered:
+        result.said["uncovered"] = sum(made.uncovered.values())
+    return result
+
+
+def _carry_out(loop: Loop, decided: dict[str, Any]) -> int:
+    chosen = [
+        Routed(**{**each, "kind": Kind(each["kind"]), "reason": Reason(each["reason"])})
+        for each in decided["items"]
+    ]
+    new = loop.store.items.route(chosen)
+    point("route.routed")
+    loop.store.progress.set_cursor(THINNED, decided["thinned"])
+    point("route.thinned")
+    loop.store.progress.set_cursor(PLAN, None)
+    return len(new)
+
+
+def _routed(loop: Loop, made: Plan, stored: dict[Key, Stored]) -> Iterable[Routed]:
+    # A member of the share that repeats another one counts for the verdict on that.
+    extra: dict[Key, float] = defaultdict(float)
+    for one in made.withheld:
+        if one.of:
+            extra[one.of, one.candidate.kind] += one.weight
+    alternative = Draws(loop.secrets.key, "alternatives")
+    for one in made.sent:
+        weight = (
+            one.weight + extra[one.candidate.id, one.candidate.kind] if one.reason is Reason.RANDOM else 0.0
+        )
+        yield _item(loop, one, one.candidate.kind, stored, weight)
+        text = one.candidate.kind in (Kind.CHAT, Kind.REPORT)
+        if text and alternative(one.candidate.id) < loop.settings.preference_share:
+            yield _item(loop, one, Kind.PREFERENCE, stored, 0.0)
+
+
+def _item(loop: Loop, one: Placement, kind: Kind, stored: dict[Key, Stored], weight: float) -> Routed:
+    candidate = one.candidate
+    assert one.reason is not None
+    asked = Item(candidate.id, kind, (), (), risk=candidate.risk)
+    return Routed(
+        candidate.id,
+        kind,
+        one.reason,
+        candidate.risk,
+        speciality=candidate.speciality,
+        task=candidate.task,
+        modality=candidate.modality,
+        model_id=stored[candidate.id, candidate.kind].model_id,
+        wanted=loop.settings.judge.needed(asked, Severity.NONE),
+        digest=candidate.digest if kind is candidate.kind else "",
+        weight=weight,
+    )

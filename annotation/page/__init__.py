@@ -1,0 +1,1 @@
+"""The review loop's status as one HTML page."""

@@ -1,0 +1,178 @@
+"""The controller as a process, and experts who work through Label Studio's own API while it runs or is down."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from annotation.core import Kind
+from annotation.labelstudio.http import Connection
+from annotation.labelstudio.server import Login, Server
+from annotation.loop.context import Loop
+from annotation.loop.settings import load_review
+from services.config import ROOT, Settings, load
+from services.errors import MedMaxError
+from tests.support.review import Script, submitted
+
+
+def free_port() -> int:
+    """Label Studio keeps the webhook's address, so a controller that is started again must have the same."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Site:
+    """An installation below a folder: settings of the review in a file, as a hospital has them."""
+
+    folder: Path
+    values: dict[str, Any]
+
+    @property
+    def base(self) -> Settings:
+        return load(data_dir=self.folder / "var")
+
+    @property
+    def config(self) -> Path:
+        path = self.folder / "review.yaml"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(self.values))
+        return path
+
+    def opened(self) -> Loop:
+        settings = load_review(self.config)
+        return Loop(settings, self.base, public_url=f"http://127.0.0.1:{settings.port}")
+
+    def environment(self, **more: str) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
+        return {
+            **os.environ,
+            "PYTHONPATH": path,
+            "MEDMAX_DATA_DIR": str(self.folder / "var"),
+            "MEDMAX_REVIEW_CONFIG": str(self.config),
+            "MEDMAX_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            **more,
+        }
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """`medmax review run`, its log below the folder."""
+        log = (self.folder / "controller.log").open("a")
+        with log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "services.cli", "review", "run", "--json", *arguments],
+                env=self.environment(**environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[str]]:
+        """Until its server answers; ended by SIGTERM, which must be clean."""
+        process = self.start()
+        try:
+            wait_for(self.answers, 300, "the controller answers", process)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0, (self.folder / "controller.log").read_text()[-2000:]
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.values['port']}/healthz", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    def review(self, *arguments: str) -> Any:
+        """The JSON document of `medmax review ARGUMENTS --json`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "services.cli", "review", *arguments, "--json"],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+
+def wait_for(
+    condition: Callable[[], bool], seconds: float, what: str, process: subprocess.Popen[str] | None = None
+) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, f"the process ended before: {what}"
+        assert time.monotonic() < limit, f"not within {seconds} s: {what}"
+        time.sleep(0.3)
+
+
+@dataclass
+class Panel:
+    """Experts with accounts of Label Studio.
+
+    Attributes:
+        said: what was submitted: (expert, item's key, verdict).
+    """
+
+    server: Server
+    script: Script
+    logins: dict[str, Login]
+    said: list[tuple[str, str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def enrol(cls, server: Server, names: list[str]) -> dict[str, Login]:
+        """New users; their logins by Label Studio's id."""
+        found = {}
+        tag = os.urandom(3).hex()  # the server's database may be an older one
+        for name in names:
+            login = server.add_expert(f"{name}-{tag}@hospital.example", "a long password")
+            connection = Connection(server.url, login.token)
+            found[str(connection.get("/api/current-user/whoami")["id"])] = login
+            connection.close()
+        return found
+
+    def submit(self, expert: str, key: str, task: int) -> int:
+        """What the expert's browser sends. Label Studio may be busy: a person would press the button again."""
+        kind, _, id = key.partition(":")
+        verdict = self.script.says(expert, id, Kind(kind))
+        connection = Connection(self.server.url, self.logins[expert].token, timeout_s=60)
+        try:
+            body = {"result": submitted(verdict, Kind(kind)), "lead_time": 20.0}
+            number = int(connection.post(f"/api/tasks/{task}/annotations/", body)["id"])
+        finally:
+            connection.close()
+        self.said.append((expert, key, verdict))
+        return number
+
+    def work(self, loop: Loop, experts: list[str]) -> int:
+        """Every expert takes the next item and annotates it, in turns, until nobody gets one; how many."""
+        done, busy = 0, True
+        while busy:
+            busy = False
+            for expert in experts:
+                try:
+                    held = loop.desk.next_item(expert)
+                except MedMaxError:
+                    continue
+                if held is not None:
+                    self.submit(expert, held.item, held.task)
+                    done, busy = done + 1, True
+        return done

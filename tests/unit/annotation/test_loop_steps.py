@@ -1,0 +1,181 @@
+"""The steps that need no Label Studio, on answers of the real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from annotation.assign import Annotator
+from annotation.core import Decision, Kind, Severity, Verdict
+from annotation.dataset.versions import load as load_version
+from annotation.loop.context import Loop
+from annotation.loop.steps.clean import release
+from annotation.loop.steps.route import PLAN, plan
+from annotation.loop.steps.route import run as route
+from annotation.store import State, What
+from services.interactions.database import transaction
+from services.interactions.schema import interactions
+from tests.support.review import Asked, ask, expected, recorded
+from tests.unit.annotation.loop_samples import loop_in, publish_all, run, say
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, dict[str, Asked]]]:
+    """Six answers, routed and cleaned. Tests go on from one another, as the loop does."""
+    folder = tmp_path_factory.mktemp("loop")
+    with loop_in(folder) as loop:
+        yield loop, {each.id: each for each in ask(loop.base, 6)}
+
+
+def test_a_plan_changes_nothing_and_the_step_does_what_it_says(story: tuple[Loop, dict[str, Asked]]) -> None:
+    loop, asked = story
+    made, _ = plan(loop)
+    assert not loop.store.figures.counts()
+    assert {one.candidate.id for one in made.sent} == set(asked)
+    assert all("random share" in made.explain(id)[0] for id in asked)
+    assert run(loop, "route").done == len(asked)
+    assert run(loop, "route").done == 0
+
+
+def test_what_was_decided_before_a_kill_is_done_after_it(
+    story: tuple[Loop, dict[str, Asked]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, _ = story
+
+    class Killed(BaseException):
+        pass
+
+    def die(place: str) -> None:
+        if place == "route.routed":
+            raise Killed
+
+    before = {each.key: each.weight for each in loop.store.items.page(State.ROUTED)}
+    loop.store.progress.set_cursor(PLAN, {"items": [], "thinned": [["int_x", "chat"]]})
+    monkeypatch.setattr("annotation.loop.steps.route.point", die)
+    with pytest.raises(Killed):
+        route(loop)
+    monkeypatch.undo()
+    assert loop.store.progress.cursor(PLAN) is not None
+    route(loop)
+    assert loop.store.progress.cursor(PLAN) is None
+    assert {each.key: each.weight for each in loop.store.items.page(State.ROUTED)} == before
+
+
+def test_items_are_cleaned_with_their_pictures(story: tuple[Loop, dict[str, Asked]]) -> None:
+    loop, asked = story
+    result = run(loop, "clean")
+    assert (result.done, result.left, dict(result.failed)) == (len(asked), 0, {})
+    # Some drawings look like letters to the reader of text; a person looks at those.
+    held = loop.store.items.page(State.HELD)
+    assert len(held) <= 1, [loop.store.items.report(entry.key) for entry in held]
+    for entry in held:
+        assert release(loop, entry.key, "somebody") is State.CLEANED
+    for entry in loop.store.items.page(State.CLEANED):
+        item = loop.store.items.load(entry.key, pictures=True)
+        assert all(picture.data for picture in item.pictures)
+        assert item.kind is asked[entry.id].kind
+        assert run(loop, "clean").done == 0
+
+
+def test_experts_who_agree_are_believed_and_conflicts_wait_for_an_adjudicator(
+    story: tuple[Loop, dict[str, Asked]],
+) -> None:
+    loop, asked = story
+    loop.crew.put(Annotator("9", adjudicator=True))
+    keys = publish_all(loop)
+    conflict = next(key for key in keys if key.startswith("chat"))
+    for key in keys:
+        truth = asked[key.partition(":")[2]].truth
+        other = Verdict(decision=Decision.REJECT, error="other", severity=Severity.MINOR)
+        say(loop, key, {"1": truth, "2": other if key == conflict else truth})
+    result = run(loop, "judge")
+    assert result.said == {"judged": len(keys) - 1, "need_more": 0, "adjudication": 1}
+    say(loop, conflict, {"9": asked[conflict.partition(":")[2]].truth})
+    assert run(loop, "judge").said["judged"] == 1
+    assert loop.store.judgements.current(conflict).adjudicated
+
+
+def test_a_version_holds_what_was_said_and_is_built_once(story: tuple[Loop, dict[str, Asked]]) -> None:
+    loop, asked = story
+    result = run(loop, "build")
+    assert (result.done, dict(result.failed)) == (len(asked), {})
+    version = load_version(loop.datasets, result.said["version"])
+    found, wanted = recorded(version), expected(asked.values())
+    assert {file: set(records) for file, records in found.items()} == wanted
+    assert all(len(records) == len(set(records)) for records in found.values())
+    assert run(loop, "build").done == 0
+    assert len(loop.store.versions.all(What.DATA)) == 1
+
+
+def test_a_verdict_that_changed_and_changed_back_is_in_the_data_again(
+    story: tuple[Loop, dict[str, Asked]],
+) -> None:
+    loop, asked = story
+    (entry, *_) = [each for each in loop.store.items.page(State.BUILT) if each.kind is Kind.PICTURE]
+    truth = asked[entry.id].truth
+    other = Verdict(decision=Decision.ACCEPT, realism=5, agreement=5)
+    if truth.decision is Decision.ACCEPT:
+        other = Verdict(
+            decision=Decision.REJECT, error="other", severity=Severity.MINOR, realism=1, agreement=1
+        )
+    say(loop, entry.key, {"1": other, "2": other})
+    assert run(loop, "judge", "build").done
+    say(loop, entry.key, {"1": truth, "2": truth})
+    run(loop, "judge", "build")
+    assert loop.store.items.get(entry.key).state is State.BUILT
+    assert len(loop.store.versions.all(What.DATA)) == 2
+
+
+def test_an_expert_who_writes_a_name_keeps_that_item_out_of_the_data(
+    story: tuple[Loop, dict[str, Asked]],
+) -> None:
+    loop, _asked = story
+    (entry, *_) = [each for each in loop.store.items.page(State.BUILT) if each.kind is Kind.CHAT]
+    named = Verdict(
+        decision=Decision.EDIT,
+        text="Seen by Dr. Meyer on 12/03/2021.",
+        error="other",
+        severity=Severity.MINOR,
+    )
+    say(loop, entry.key, {"1": named, "2": named, "9": named})
+    run(loop, "judge")
+    result = run(loop, "build")
+    assert result.failed == {"identifier": 1}
+    assert loop.store.items.get(entry.key).state is State.JUDGED
+    version = load_version(loop.datasets, result.said["version"])
+    assert entry.id not in {record[0] for records in recorded(version).values() for record in records}
+    assert b"Meyer" not in b"".join(path.read_bytes() for path in version.path.rglob("*.jsonl"))
+
+
+def test_consent_that_is_withdrawn_takes_the_item_out(story: tuple[Loop, dict[str, Asked]]) -> None:
+    loop, _ = story
+    (entry, *_) = loop.store.items.page(State.BUILT)
+    with transaction(loop.store.engine) as connection:
+        connection.execute(
+            interactions.update().where(interactions.c.id == entry.id).values(consent_training=False)
+        )
+    run(loop, "tidy")
+    assert loop.store.items.get(entry.key).state is State.WITHDRAWN
+
+
+def test_an_item_that_cannot_be_cleaned_now_waits_and_the_others_go_on(tmp_path: Path) -> None:
+    with loop_in(tmp_path, preference_share=1.0) as loop:
+        ask(loop.base, 1)
+        run(loop, "route")
+        assert run(loop, "clean").failed == {"no_assistant": 1}  # an alternative needs one, and none is set
+        counts = loop.store.figures.counts()
+        assert counts == {State.ROUTED: {Kind.PREFERENCE: 1}, State.CLEANED: {Kind.CHAT: 1}}
+
+
+def test_alternatives_are_drawn_from_the_running_assistant(tmp_path: Path) -> None:
+    with loop_in(tmp_path, preference_share=1.0, assistant={"url": "local", "temperature": 2.0}) as loop:
+        ask(loop.base, 2)
+        run(loop, "route", "clean")
+        found = [each for each in loop.store.items.page(State.CLEANED) if each.kind is Kind.PREFERENCE]
+        gone = [each for each in loop.store.items.page(State.WITHDRAWN) if each.kind is Kind.PREFERENCE]
+        assert len(found) + len(gone) == 2
+        for entry in found:
+            first, second = loop.store.items.load(entry.key).alternatives
+            assert first != second
