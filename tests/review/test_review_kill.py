@@ -20,7 +20,7 @@ from tests.support.review_loop import Panel, Site, free_port, wait_for
 
 # In the order of an item's way, so that one story meets all of them.
 BEFORE_EXPERTS = (
-    "route.begun", "route.decided", "route.routed", "route.thinned", "clean.begun", "clean.cleaned:2", "clean.ended",
+    "route.begun", "route.decided", "route.routed", "route.drawn", "clean.begun", "clean.cleaned:2", "clean.ended",
     "publish.begun", "publish.made", "publish.made:2", "publish.ended",
 )  # fmt: skip
 WHILE_EXPERTS = (

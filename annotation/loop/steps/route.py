@@ -21,7 +21,7 @@ from annotation.routing.score import score
 from annotation.store import Candidate as Stored
 from annotation.store import Routed
 
-PLAN, THINNED = "routing.plan", "routing.thinned"
+PLAN, DRAWN = "routing.plan", "routing.drawn"
 _FLOOR = -1e3  # nats: a probability that was zero
 
 
@@ -61,11 +61,11 @@ def plan(loop: Loop) -> tuple[Plan, dict[Key, Stored]]:
         for each in page
     }
     candidates = list(_assessed(loop, stored.values()))
-    thinned = loop.store.progress.cursor(THINNED) or []
+    drawn = loop.store.progress.cursor(DRAWN) or []
     spent = Spent(
         today=loop.store.figures.spent(now.date()),
         digests=loop.store.items.sent_digests(each.digest for each in candidates),
-        thinned={(id, Kind(kind)) for id, kind in thinned} & stored.keys(),
+        drawn={(id, Kind(kind)) for id, kind in drawn} & stored.keys(),
     )
     return choose(candidates, spent, policy, loop.secrets.key, now), stored
 
@@ -102,13 +102,13 @@ def run(loop: Loop) -> Result:
     if (pending := progress.cursor(PLAN)) is not None:
         result.done += _carry_out(loop, pending)
     made, stored = plan(loop)
-    thinned = {(id, Kind(kind)) for id, kind in progress.cursor(THINNED) or []} & stored.keys()
-    thinned |= made.thinned
+    drawn = {(id, Kind(kind)) for id, kind in progress.cursor(DRAWN) or []} & stored.keys()
+    drawn |= made.drawn
     decided = {
         "items": [asdict(each) for each in _routed(loop, made, stored)],
-        "thinned": sorted([id, kind.value] for id, kind in thinned),
+        "drawn": sorted([id, kind.value] for id, kind in drawn),
     }
-    if decided["items"] or made.thinned:
+    if decided["items"] or made.drawn:
         progress.set_cursor(PLAN, decided)
         point("route.decided")
         result.done += _carry_out(loop, decided)
@@ -125,8 +125,8 @@ def _carry_out(loop: Loop, decided: dict[str, Any]) -> int:
     ]
     new = loop.store.items.route(chosen)
     point("route.routed")
-    loop.store.progress.set_cursor(THINNED, decided["thinned"])
-    point("route.thinned")
+    loop.store.progress.set_cursor(DRAWN, decided["drawn"])
+    point("route.drawn")
     loop.store.progress.set_cursor(PLAN, None)
     return len(new)
 

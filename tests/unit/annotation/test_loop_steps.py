@@ -52,7 +52,7 @@ def test_what_was_decided_before_a_kill_is_done_after_it(
             raise Killed
 
     before = {each.key: each.weight for each in loop.store.items.page(State.ROUTED)}
-    loop.store.progress.set_cursor(PLAN, {"items": [], "thinned": [["int_x", "chat"]]})
+    loop.store.progress.set_cursor(PLAN, {"items": [], "drawn": [["int_x", "chat"]]})
     monkeypatch.setattr("annotation.loop.steps.route.point", die)
     with pytest.raises(Killed):
         route(loop)
