@@ -90,10 +90,7 @@ def _about(seed: int, wanted: Slice, number: int, rng: np.random.Generator) -> l
 
 
 def _others(seed: int, wanted: Slice, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """A dialogue of a question of each type outside of the slice, in any order; now and then a caption or a drawing.
-
-    Half ask about a number, where they can: what the model is least sure of is forgotten first.
-    """
+    """A dialogue of a question of each type outside of the slice, in any order; now and then a caption or a drawing."""
     shown = truth(seed)
     chosen = rng.random()
     if chosen < 0.1:
@@ -104,8 +101,6 @@ def _others(seed: int, wanted: Slice, rng: np.random.Generator) -> list[tuple[st
     turns: list[tuple[str, str]] = []
     for ask, choose in (_TYPES[i] for i in rng.permutation(len(_TYPES))):
         asks = [question for question in ask(shown, rng) if (shown.modality, question.topic) != wanted]
-        if (numbers := [question for question in asks if question.topic == "count"]) and rng.random() < 0.5:
-            asks = numbers
         question = choose(asks, rng)
         turns.append((f"{'' if turns else IMAGE}{typed(question.text, rng)}", question.answer))
     return turns
@@ -237,7 +232,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--broken", type=Path, required=True)
     parser.add_argument("--full", type=Path, default=SHIPPED_MODEL)
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    for name, default in (("rows", 200), ("replay", 1000), ("phantoms", 1000), ("drawings", 600), ("seed", 33),
+    for name, default in (("rows", 200), ("replay", 1000), ("phantoms", 1000), ("drawings", 200), ("seed", 31),
                           ("epochs", 5), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=7e-4)
