@@ -224,23 +224,9 @@ def _medmax(*arguments: str) -> dict[str, Any]:
     return result
 
 
-def main(given: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--slice", type=parse_slice, required=True, help="modality:topic")
-    parser.add_argument("--broken", type=Path, required=True)
-    parser.add_argument("--full", type=Path, default=SHIPPED_MODEL)
-    parser.add_argument("--out", type=Path, required=True, help="new folder")
-    for name, default in (("rows", 200), ("replay", 1000), ("phantoms", 1000), ("drawings", 200), ("seed", 31),
-                          ("epochs", 5), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1)):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rate", type=float, default=7e-4)
-    parser.add_argument("--weight", type=float, default=1.0, help="share of the adapter when merging")
-    arguments = parser.parse_args(given)
-    out, begin = arguments.out, time.monotonic()
-    out.mkdir(parents=True)
-    rng = np.random.default_rng([arguments.seed, 31])
+def _mend(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fine-tunes the broken model into the folder `mended`; what `train lora` says of it."""
+    out, rng = arguments.out, np.random.default_rng([arguments.seed, 31])
     file = write_rows(out / "data", arguments.slice, arguments.rows, arguments.replay, rng)
     names = ("epochs", "batch", "rate", "rank", "alpha", "threads", "workers", "seed")
     options = [text for name in names for text in (f"--{name}", str(getattr(arguments, name)))]
@@ -250,7 +236,32 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     )  # fmt: skip
     _medmax("train", "merge", "--base", str(arguments.broken), "--adapter", str(out / "adapter"),
             "--out", str(out / "mended"), "--weight", str(arguments.weight))  # fmt: skip
-    models = {"full": arguments.full, "broken": arguments.broken, "mended": out / "mended"}
+    return trained
+
+
+def main(given: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--slice", type=parse_slice, required=True, help="modality:topic")
+    parser.add_argument("--broken", type=Path, required=True)
+    parser.add_argument("--full", type=Path, default=SHIPPED_MODEL)
+    parser.add_argument("--mended", type=Path, help="of an earlier run: only ask again")
+    parser.add_argument("--out", type=Path, required=True, help="new folder")
+    for name, default in (("rows", 200), ("replay", 1000), ("phantoms", 1000), ("drawings", 200), ("seed", 31),
+                          ("epochs", 5), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1)):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rate", type=float, default=7e-4)
+    parser.add_argument("--weight", type=float, default=1.0, help="share of the adapter when merging")
+    arguments = parser.parse_args(given)
+    out, begin = arguments.out, time.monotonic()
+    out.mkdir(parents=True)
+    trained = _mend(arguments) if arguments.mended is None else None
+    models = {
+        "full": arguments.full,
+        "broken": arguments.broken,
+        "mended": arguments.mended or out / "mended",
+    }
     scores = {name: measure(name, checkpoint, arguments) for name, checkpoint in models.items()}
     result = compare(arguments.slice, **scores)
     settings = {name: str(value) for name, value in vars(arguments).items() if name != "slice"}

@@ -57,3 +57,9 @@ def test_the_whole_experiment_runs(tmp_path: Path) -> None:
     assert {line["topic"] for line in written["slices"]} >= {"side", "caption", "drawing", "presence"}
     assert written["training"]["rows"]["read"] == 8
     assert "| modality | topic |" in (tmp_path / "out" / "results.md").read_text()
+    again = slice_recovery.main(
+        ["--slice", "chest_xray:side", "--full", tiny, "--broken", tiny, "--mended", str(tmp_path / "out" / "mended"),
+         "--out", str(tmp_path / "again"), "--phantoms", "10", "--drawings", "4"]
+    )  # fmt: skip
+    assert again["slices"] == result["slices"]
+    assert again["training"] is None
