@@ -38,11 +38,19 @@ def serving(answer: Answering) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
 
+    with handling(Handler) as address:
+        yield address
+
+
+@contextmanager
+def handling(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server whose requests `handler` answers."""
+
     class Quiet(http.server.ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A client that was killed is part of the tests."""
 
-    server = Quiet(("127.0.0.1", 0), Handler)
+    server = Quiet(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

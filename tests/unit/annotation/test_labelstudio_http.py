@@ -6,7 +6,6 @@ import base64
 import http.server
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from services.errors import (
     Unauthenticated,
     Unavailable,
 )
+from tests.support.http_server import handling
 
 LEGACY = "a" * 40
 
@@ -75,20 +75,8 @@ def scripted(script: Script) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
 
-    class Quiet(http.server.ThreadingHTTPServer):
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Clients that give up are part of the tests."""
-
-    server = Quiet(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with handling(Handler) as address:
+        yield address
 
 
 OK = (200, {}, b'{"a": 1}')
