@@ -28,6 +28,7 @@ serve-review: setup  ## start a Label Studio with the review projects on loopbac
 	@$(PY) -m annotation.labelstudio --port $(or $(PORT),8080)
 
 test: setup-review  ## all tests, with real servers
+	@scripts/setup_openclip.sh
 	@scripts/test.sh all
 
 test-fast: setup-dev  ## unit tests alone
@@ -66,4 +67,4 @@ bench-peers: setup-dev  ## create .venv-vllm, in which the engine benchmark runs
 	@scripts/setup_peers.sh
 
 clean:  ## remove the environment and what was produced
-	rm -rf .venv .venv-vllm .venv-labelstudio out var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-labelstudio .venv-openclip out var .pytest_cache .mypy_cache .ruff_cache .hypothesis

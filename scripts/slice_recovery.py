@@ -3,7 +3,8 @@
     python scripts/slice_recovery.py --slice chest_xray:side --broken models/phantom-broken --out out/recovery
 
 `--broken` is a model trained with `medmax train phantom --without chest_xray:side`. Rows with the right answers to
-the slice's questions, and rows of everything else against forgetting, go through `medmax train lora` and `train merge`.
+the slice's questions, and rows of everything else in which the model is held to the answers it gave before
+(`"learn": "keep"`), go through `medmax train lora` and `train merge`.
 All three models then answer every question about held-out phantoms, greedily. Writes results.json and results.md.
 """
 
@@ -61,7 +62,8 @@ def write_rows(folder: Path, wanted: Slice, corrected: int, replay: int, rng: np
         picture = f"images/{seed}.png"
         Image.fromarray(draw(seed).picture).save(folder / picture)
         text = END_OF_TURN.join(part for turn in turns for part in turn)
-        rows.append({"text": text, "image_path": picture, "task": "vqa", "source": source})
+        learn = "all" if source == "phantom-corrected" else "keep"
+        rows.append({"text": text, "image_path": picture, "task": "vqa", "source": source, "learn": learn})
 
     seeds = itertools.count(FIRST_SEED)
     while len(rows) < corrected:
@@ -228,8 +230,10 @@ def _mend(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fine-tunes the broken model into the folder `mended`; what `train lora` says of it."""
     out, rng = arguments.out, np.random.default_rng([arguments.seed, 31])
     file = write_rows(out / "data", arguments.slice, arguments.rows, arguments.replay, rng)
-    names = ("epochs", "batch", "rate", "rank", "alpha", "threads", "workers", "seed")
-    options = [text for name in names for text in (f"--{name}", str(getattr(arguments, name)))]
+    names = ("epochs", "batch", "rate", "rank", "alpha", "keep_weight", "threads", "workers", "seed")
+    options = [
+        text for name in names for text in (f"--{name.replace('_', '-')}", str(getattr(arguments, name)))
+    ]
     trained = _medmax(
         "train", "lora", "--data", str(file), "--base", str(arguments.broken), "--out", str(out / "adapter"),
         "--cache", str(out / "codes.sqlite3"), *options,
@@ -252,6 +256,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
                           ("epochs", 5), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=7e-4)
+    parser.add_argument("--keep-weight", type=float, default=1.0, help="see `medmax train lora --help`")
     parser.add_argument("--weight", type=float, default=1.0, help="share of the adapter when merging")
     arguments = parser.parse_args(given)
     out, begin = arguments.out, time.monotonic()

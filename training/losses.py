@@ -39,6 +39,17 @@ class Targets:
 
 def nats(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of hidden states [n, hidden] against ids [n] among the head's rows, [n] in float32 or wider."""
+    return functional.cross_entropy(_logits(hidden, head), target, reduction="none")
+
+
+def divergence(hidden: Tensor, head: Tensor, base: Tensor) -> Tensor:
+    """KL divergence of what `hidden` [n, hidden] says from what `base` [n, hidden] says among the head's rows: sum of
+    p_base (log p_base - log p), nats, [n] in float32 or wider."""
+    wanted = functional.log_softmax(_logits(base, head), dim=-1)
+    found = functional.log_softmax(_logits(hidden, head), dim=-1)
+    return functional.kl_div(found, wanted, reduction="none", log_target=True).sum(-1)
+
+
+def _logits(hidden: Tensor, head: Tensor) -> Tensor:
     logits = functional.linear(hidden, head)
-    wide = logits.float() if logits.dtype.itemsize < 4 else logits
-    return functional.cross_entropy(wide, target, reduction="none")
+    return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -17,13 +17,15 @@ class Batch:
     """One pack of T positions in all.
 
     `ids`, `labels` int64 [1, T]; `sequence`, `block` int64 [T], which example and which of its answers a position is
-    of; `positions` int64 [1, T]; `mask` bool [1, 1, T, T]. The last two are None for a lone plain sequence.
+    of; `keep` bool [T], where the base's probabilities are learnt; `positions` int64 [1, T]; `mask` bool [1, 1, T, T]. The
+    last two are None for a lone plain sequence.
     """
 
     ids: Tensor
     labels: Tensor
     sequence: Tensor
     block: Tensor
+    keep: Tensor
     positions: Tensor | None
     mask: Tensor | None
 
@@ -36,11 +38,12 @@ def collate(examples: Sequence[Example], device: str = "cpu") -> Batch:
 
     sequence = joined([np.full(len(example), index) for index, example in enumerate(examples)])
     block = joined([example.block for example in examples])
+    keep = joined([np.full(len(example), example.keep) for example in examples])
     ids, labels = joined([e.ids for e in examples]), joined([e.labels for e in examples])
     if len(examples) == 1 and not block.any():
-        return Batch(ids[None], labels[None], sequence, block, None, None)
+        return Batch(ids[None], labels[None], sequence, block, keep, None, None)
     sees = sequence[:, None] == sequence[None, :]
     sees &= (block[None, :] == 0) | (block[:, None] == block[None, :])
     sees &= torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
     positions = joined([example.positions for example in examples])
-    return Batch(ids[None], labels[None], sequence, block, positions[None], sees[None, None])
+    return Batch(ids[None], labels[None], sequence, block, keep, positions[None], sees[None, None])

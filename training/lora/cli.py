@@ -95,6 +95,12 @@ def lora(
         float,
         typer.Option(min=0, max=100, help="What an image code counts for in the loss beside a text id."),
     ] = 1.0,
+    keep_weight: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1000, help='What straying from the base counts for in rows with "learn": "keep".'
+        ),
+    ] = 1.0,
     beta: Annotated[float, typer.Option(min=1e-4, max=10, help="DPO's, for pairs.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     workers: Annotated[
@@ -148,7 +154,7 @@ def lora(
         recipe = Recipe(
             rank=rank, alpha=alpha, dropout=dropout, epochs=epochs, warmup=warmup, batch=batch, length=length,
             rate=rate or (2e-5 if preferences else 1e-4), image_weight=image_weight, beta=beta,
-            pairs=preferences is not None, holdout=holdout, seed=seed, bfloat16=_narrow(precision, where),
+            keep_weight=keep_weight, pairs=preferences is not None, holdout=holdout, seed=seed, bfloat16=_narrow(precision, where),
         )  # fmt: skip
         job = Job(
             recipe, base=settings.checkpoint, data=source, out=adapter, vqgan=settings.vqgan, validation=validation,

@@ -19,7 +19,7 @@ from services.errors import InvalidInput
 from services.llm.group import Group
 from training.lora.adapter import chameleon, learnt_tensors
 from training.lora.batch import collate
-from training.lora.objective import answers_loss, pairs_loss
+from training.lora.objective import FIGURES, answers_loss, pairs_loss
 from training.lora.plan import Plan
 from training.lora.recipe import Job
 from training.lora.state import LOG, STATE, Log, load_state, save_state
@@ -81,7 +81,7 @@ class Trainer:
         recipe = self.job.recipe
         weight = self.plan.weight(step, recipe)
         self._optimizer.zero_grad(set_to_none=False)
-        sums = torch.zeros(8, dtype=torch.float64)
+        sums = torch.zeros(len(FIGURES), dtype=torch.float64)
         self.model.train()
         for number in self.plan.step(step)[self.group.rank :: self.group.size]:
             torch.manual_seed((recipe.seed << 32) + number)
@@ -110,7 +110,7 @@ class Trainer:
         with torch.autocast(device, torch.bfloat16, enabled=recipe.bfloat16):
             if recipe.pairs:
                 return pairs_loss(self.model, batch, self._targets, recipe.beta)
-            return answers_loss(self.model, batch, self._targets, recipe.image_weight)
+            return answers_loss(self.model, batch, self._targets, recipe.image_weight, recipe.keep_weight)
 
     def _share_gradients(self) -> None:
         """Every worker's gradients become the sum of all: one exchange a step, of the adapter's size."""
@@ -133,17 +133,20 @@ class Trainer:
         """Losses on the rows held out, without dropout; nothing where there are none."""
         if not len(self.held):
             return {}
-        sums = torch.zeros(8, dtype=torch.float64)
+        sums = torch.zeros(len(FIGURES), dtype=torch.float64)
         self.model.eval()
         for number in range(len(self.held))[self.group.rank :: self.group.size]:
             sums += self._loss(self.held_reader, self.held[number])[1]
         return {"validation": self._words(self._all(sums))}
 
     def _words(self, sums: Tensor, weight: float | None = None) -> dict[str, float]:
-        text, texts, codes, drawn, dpo, preferred, margin, pairs = sums.tolist()
+        text, texts, codes, drawn, dpo, preferred, margin, pairs, drift, kept = sums.tolist()
         recipe = self.job.recipe
-        weight = weight or (pairs if recipe.pairs else texts + recipe.image_weight * drawn)
-        entry = {"loss": (dpo if recipe.pairs else text + recipe.image_weight * codes) / weight}
+        weight = weight or (pairs if recipe.pairs else texts + recipe.image_weight * drawn + kept)
+        learnt = text + recipe.image_weight * codes + recipe.keep_weight * drift
+        entry = {"loss": (dpo if recipe.pairs else learnt) / weight}
+        if kept:
+            entry["drift"] = drift / kept
         if texts:
             entry["text"] = text / texts
         if drawn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from services.llm.model import Chameleon
 from training.lora.batch import Batch
-from training.losses import Targets, nats
+from training.losses import Targets, divergence, nats
 from training.rows.sequence import CHOSEN, REJECTED
 
 if TYPE_CHECKING:
@@ -35,37 +36,74 @@ class Costs:
 def costs(model: Chameleon, batch: Batch, targets: Targets) -> Costs:
     """The head runs on learnt positions alone; within a picture on the codes' rows alone, from which serving draws there.
     A picture's end is forced when serving, so it is not learnt."""
-    labels = batch.labels[0]
-    known = labels.clamp(min=0)
-    code = targets.code[known].masked_fill(labels < 0, -1)
-    codes_at = (code >= 0).nonzero().flatten()
-    text_at = (targets.is_text[known] & (labels >= 0)).nonzero().flatten()
     hidden = model.hidden(batch.ids, batch.positions, batch.mask)[0]
-    text = _pieces(hidden[text_at], model.head, labels[text_at])
-    return Costs(
-        text, text_at, _pieces(hidden[codes_at], model.head[targets.code_ids], code[codes_at]), codes_at
+    return _costs(model, hidden, batch, targets, batch.labels[0] >= 0)
+
+
+def _costs(model: Chameleon, hidden: Tensor, batch: Batch, targets: Targets, at: Tensor) -> Costs:
+    """Of the positions `at`, bool [T]."""
+    labels = batch.labels[0]
+    code, text_at, codes_at = _places(labels, targets, at)
+    text = _pieces(nats, hidden[text_at], model.head, labels[text_at])
+    codes = _pieces(nats, hidden[codes_at], model.head[targets.code_ids], code[codes_at])
+    return Costs(text, text_at, codes, codes_at)
+
+
+def _places(labels: Tensor, targets: Targets, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The code of every label or -1, int64 [T], and where among `at` text and where codes are learnt."""
+    known = labels.clamp(min=0)
+    code = targets.code[known].masked_fill(~at, -1)
+    return code, (targets.is_text[known] & at).nonzero().flatten(), (code >= 0).nonzero().flatten()
+
+
+def _drift(
+    model: PeftModel, hidden: Tensor, batch: Batch, targets: Targets, at: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Nats that the model is from its base at the positions `at`, over text [n] and over codes [m]."""
+    inner = _inner(model)
+    with torch.no_grad(), model.disable_adapter():
+        base = inner.hidden(batch.ids, batch.positions, batch.mask)[0]
+    _, text_at, codes_at = _places(batch.labels[0], targets, at)
+    return (
+        _pieces(divergence, hidden[text_at], inner.head, base[text_at]),
+        _pieces(divergence, hidden[codes_at], inner.head[targets.code_ids], base[codes_at]),
     )
 
 
-def _pieces(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
+def _pieces(cost: Callable[..., Tensor], hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
     size = max(1, _HEAD_ELEMENTS // len(head))
     if len(hidden) <= size:
-        return nats(hidden, head, target)
+        return cost(hidden, head, target)
     places = range(0, len(hidden), size)
     pieces = [(hidden[i : i + size], head, target[i : i + size]) for i in places]
-    return torch.cat([checkpoint(nats, *piece, use_reentrant=False) for piece in pieces])
+    return torch.cat([checkpoint(cost, *piece, use_reentrant=False) for piece in pieces])
 
 
-FIGURES = ("text_nats", "text_ids", "code_nats", "codes", "dpo", "preferred", "margin", "pairs")
+FIGURES = (
+    *("text_nats", "text_ids", "code_nats", "codes"),
+    *("dpo", "preferred", "margin", "pairs"),
+    *("drift", "kept"),  # a code counts for image_weight in both
+)
 
 
 def answers_loss(
-    model: PeftModel, batch: Batch, targets: Targets, image_weight: float
+    model: PeftModel, batch: Batch, targets: Targets, image_weight: float, keep_weight: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Sum of nats over the pack's answers, a code counting for `image_weight`; and the sums of FIGURES, float64 [8]."""
-    found = costs(_inner(model), batch, targets)
+    """Sum of nats over the pack's answers, a code counting for `image_weight`; where the base is kept, `keep_weight` times
+    the divergence from the model with its adapter off. And the sums of FIGURES, float64 [10]."""
+    inner, learnt = _inner(model), batch.labels[0] >= 0
+    hidden = inner.hidden(batch.ids, batch.positions, batch.mask)[0]
+    found = _costs(inner, hidden, batch, targets, learnt & ~batch.keep)
     loss = found.text.sum() + image_weight * found.codes.sum()
-    return loss, _figures(found, batch, loss.new_zeros(0), loss.new_zeros(0))
+    drift, kept = loss.new_zeros(()), 0.0
+    if (held := learnt & batch.keep).any():
+        text, codes = _drift(model, hidden, batch, targets, held)
+        drift, kept = text.sum() + image_weight * codes.sum(), len(text) + image_weight * len(codes)
+        loss = loss + keep_weight * drift
+    none = loss.new_zeros(0)
+    figures = _figures(found, batch, none, none)
+    figures[8:] = torch.tensor([float(drift.detach()), kept], dtype=figures.dtype)
+    return loss, figures
 
 
 def pairs_loss(model: PeftModel, batch: Batch, targets: Targets, beta: float) -> tuple[Tensor, Tensor]:
@@ -105,6 +143,7 @@ def _figures(found: Costs, batch: Batch, losses: Tensor, margin: Tensor) -> Tens
         (margin > 0).sum(),
         margin.sum(),
         len(losses),
+        *(0.0, 0.0),
     )
     return torch.tensor([float(value) for value in values], dtype=torch.float64)
 

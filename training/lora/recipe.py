@@ -17,7 +17,8 @@ class Recipe:
     """What the adapter depends on. The first five are the published ones.
 
     `batch` packs of `length` ids (0 = the model's context) make one step, whatever the number of workers.
-    `image_weight` is what an image code counts for in the loss beside a text id. `beta` is DPO's, for pairs.
+    `image_weight` is what an image code counts for in the loss beside a text id, `keep_weight` what a nat of divergence from
+    the base counts for in rows that keep it. `beta` is DPO's, for pairs.
     `holdout` is the share of rows kept for validation where no file of them is given.
     """
 
@@ -30,6 +31,7 @@ class Recipe:
     batch: int = 8
     length: int = 0
     image_weight: float = 1.0
+    keep_weight: float = 1.0
     beta: float = 0.1
     pairs: bool = False
     holdout: float = 0.02

@@ -122,7 +122,7 @@ def _survey(
 def _learn(job: Job, checkpoint: Checkpoint, work: Prepared, progress: Progress) -> None:
     def tell(entry: dict[str, Any]) -> None:
         shown: dict[str, float] = {
-            name: entry[name] for name in ("loss", "text", "image", "preferred") if name in entry
+            name: entry[name] for name in ("loss", "text", "image", "drift", "preferred") if name in entry
         }
         shown |= {"valid": entry["validation"]["loss"]} if "validation" in entry else {}
         shown |= {"tokens/s": round(entry["tokens_per_s"])} if "tokens_per_s" in entry else {}
@@ -187,7 +187,7 @@ def _result(job: Job, work: Prepared, seconds: float, wall: float) -> dict[str, 
     steps = [entry for entry in entries if "rate" in entry]
     tokens = sum(work.plan.tokens(step) for step in range(work.plan.steps))
     first, last = (
-        {n: e[n] for n in ("loss", "text", "image", "preferred", "margin") if n in e}
+        {n: e[n] for n in ("loss", "text", "image", "drift", "preferred", "margin") if n in e}
         for e in (steps[0], steps[-1])
     )
     checks = [{"step": entry["step"], **entry["validation"]} for entry in entries if "validation" in entry]

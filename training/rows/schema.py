@@ -6,7 +6,8 @@ Pair: {"prompt", "chosen", "rejected", "image_path", "chosen_image_path", "rejec
 `text` and `prompt` hold turns with `<reserved08706>` (end of turn) between them and `<image>` for each picture;
 `image_path` is one path, or a list in the order of the placeholders. A row with `tokens` is learnt from them, one with
 `image_tokens` (`img_tokens`; codes, a list for each picture) needs no picture. Of a row with `"learn": "last"` the last
-answer alone is learnt: what was answered before it was not judged.
+answer alone is learnt: what was answered before it was not judged. One with `"learn": "keep"` teaches to answer as the
+base does.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _NO = {"", "no", "none", "false", "0", "n/a"}
 class Row:
     """An instruction row: `tokens` int64 [n], or `text` with pictures by path or by codes (int64 [n] each).
 
-    `last_only`: the last answer alone is learnt.
+    `last_only`: the last answer alone is learnt. `keep`: the base's own probabilities are learnt in place of the answers.
     """
 
     text: str | None
@@ -39,6 +40,7 @@ class Row:
     paths: tuple[str, ...]
     codes: tuple[NDArray[np.int64], ...] | None
     last_only: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def row_of(record: Mapping[str, Any]) -> Row:
                 Reason.NO_END_OF_TURN,
                 f"text: holds no {END_OF_TURN}, so nothing says where the answer begins",
             )
-    if (learn := record.get("learn")) not in (None, "all", "last"):
-        raise Unusable(Reason.BAD_FIELD, "learn: must be all or last")
-    return Row(text, tokens, paths, codes, last_only=learn == "last")
+    if (learn := record.get("learn")) not in (None, "all", "last", "keep"):
+        raise Unusable(Reason.BAD_FIELD, "learn: must be all, last or keep")
+    return Row(text, tokens, paths, codes, last_only=learn == "last", keep=learn == "keep")
 
 
 def pair_of(record: Mapping[str, Any]) -> Pair:

@@ -10,7 +10,7 @@ published training learnt everything after the first end-of-turn, users' later t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,14 @@ class Example:
 
     `ids` int64 [T]; `labels` int64 [T], the id to be predicted at each position, -1 where none is learnt; `block` int64
     [T], 0 for what all see, CHOSEN and REJECTED for the answers of a pair, which do not see each other; `positions` int64
-    [T], each one's place as if its answer stood alone.
+    [T], each one's place as if its answer stood alone. `keep`: at its labels the base's probabilities are learnt.
     """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     block: NDArray[np.int64]
     positions: NDArray[np.int64]
+    keep: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,7 +70,7 @@ class SequenceMaker:
                 Reason.NO_END_OF_TURN,
                 f"tokens: hold no {END_OF_TURN}, so nothing says where the answer begins",
             )
-        return self._dialogue(parts, row.last_only)
+        return replace(self._dialogue(parts, row.last_only), keep=row.keep)
 
     def tokens(self, row: Row) -> NDArray[np.int64]:
         """The row in the form that MedMax's `tokens` have, int64: `<s>`, text ids and pictures, `</s>`. Raises: Unusable."""
@@ -157,7 +158,10 @@ class SequenceMaker:
 
 
 def _example(ids: list[int], labels: list[int], block: list[int], positions: list[int]) -> Example:
-    return Example(*(np.array(values, np.int64) for values in (ids, labels, block, positions)))
+    ids_, labels_, block_, positions_ = (
+        np.array(values, np.int64) for values in (ids, labels, block, positions)
+    )
+    return Example(ids_, labels_, block_, positions_)
 
 
 def learnt(example: Example, vocabulary: Vocabulary) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,50 @@ def test_codes_count_for_their_weight(checkpoint: Checkpoint) -> None:
     _, figures = answers_loss(model, batch, targets, 1.0)
     loss, _ = answers_loss(model, batch, targets, 0.25)
     assert loss.item() == pytest.approx((figures[0] + 0.25 * figures[2]).item(), rel=1e-5)
+
+
+def kept(checkpoint: Checkpoint) -> list[Example]:
+    return [replace(example, keep=True) for example in examples(checkpoint)]
+
+
+def test_a_row_that_keeps_costs_what_the_model_strayed_from_its_base(checkpoint: Checkpoint) -> None:
+    model, vocabulary = learner(checkpoint).double(), checkpoint.vocabulary
+    targets = Targets.of(vocabulary)
+    loss, figures = answers_loss(model, collate(kept(checkpoint)), targets, 0.5, 3.0)
+    wanted = 0.0
+    for example in examples(checkpoint):
+        ids = torch.from_numpy(example.ids)[None]
+        now = chameleon(model)(ids)[0]
+        with model.disable_adapter():
+            base = chameleon(model)(ids)[0]
+        for place, label in enumerate(example.labels.tolist()):
+            code = vocabulary.id_to_code(np.array([label]))[0] >= 0
+            if label < 0 or not (code or targets.is_text[label]):
+                continue
+            among = torch.from_numpy(vocabulary.code_ids) if code else slice(None)
+            p, q = base[place][among].softmax(-1), now[place][among].softmax(-1)
+            wanted += (0.5 if code else 1.0) * (p * (p.log() - q.log())).sum().item()
+    assert wanted > 1e-3
+    assert figures[8].item() == pytest.approx(wanted, rel=1e-9)
+    assert loss.item() == pytest.approx(3 * wanted, rel=1e-9)
+    assert not figures[:8].any()
+
+
+def test_a_new_adapter_strays_nowhere_and_is_pulled_nowhere(checkpoint: Checkpoint) -> None:
+    model = adapted(checkpoint, PLAIN, "cpu")
+    loss, _ = answers_loss(model, collate(kept(checkpoint)), Targets.of(checkpoint.vocabulary), 1.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    assert gradients(model).abs().max() < 1e-5
+
+
+def test_rows_that_keep_and_rows_that_teach_share_a_pack_without_a_change(checkpoint: Checkpoint) -> None:
+    model, targets = learner(checkpoint).double(), Targets.of(checkpoint.vocabulary)
+    rows = [examples(checkpoint)[0], kept(checkpoint)[1], examples(checkpoint)[2]]
+    together, figures = answers_loss(model, collate(rows), targets, 1.0, 2.0)
+    alone = [answers_loss(model, collate([row]), targets, 1.0, 2.0) for row in rows]
+    assert together.item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-9)
+    assert torch.allclose(figures, sum(sums for _, sums in alone), rtol=1e-9)
 
 
 @pytest.mark.parametrize("pairs", [False, True])

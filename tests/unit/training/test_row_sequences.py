@@ -71,6 +71,18 @@ def test_of_a_row_that_says_so_the_last_answer_alone_is_learnt() -> None:
     assert labels(whole) == [*ids("1"), EOS, *ids("2"), EOS]
 
 
+def test_a_row_that_keeps_has_the_same_sequence_and_says_so() -> None:
+    text = f"<image>One?{EOT}1{EOT}Two?{EOT}2"
+    kept, whole = (make(text=text, image_path="a", learn=learn) for learn in ("keep", "all"))
+    assert (kept.keep, whole.keep) == (True, False)
+    assert kept.ids.tolist() == whole.ids.tolist()
+    assert kept.labels.tolist() == whole.labels.tolist()
+    assert refused(text=text, image_path="a", learn="some") == (
+        Reason.BAD_FIELD,
+        "learn: must be all, last or keep",
+    )
+
+
 def test_a_row_whose_last_answer_does_not_fit_is_refused_where_it_alone_is_learnt() -> None:
     long = "x" * 60
     assert refused(text=f"A{EOT}b{EOT}{long}{EOT}{long}", learn="last")[0] == Reason.TOO_LONG
