@@ -12,6 +12,7 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 SAMPLER, RATIO = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 PLAIN = ("always_on", "always_off", "parentbased_always_on", "parentbased_always_off")
 BY_RATIO = ("traceidratio", "parentbased_traceidratio")
+EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 
 
 def check() -> bool:
@@ -42,7 +43,7 @@ def check() -> bool:
 
 def _installed() -> bool:
     try:
-        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+        return find_spec(EXPORTER) is not None
     except ModuleNotFoundError:  # not even what it lies in
         return False
 
