@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from services.errors import MedMaxError
 
+OURS = ("services", "annotation")
 REQUEST_ID: ContextVar[str] = ContextVar("medmax_request_id", default="")
 TRACE_ID: ContextVar[str] = ContextVar("medmax_trace_id", default="")
 LIBRARIES = (
@@ -78,11 +79,11 @@ class CallersOwn(logging.Filter):
 
 
 def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Sends the logs of `services` and its libraries' warnings to `stream` (stderr). Idempotent."""
+    """Sends our own logs and our libraries' warnings to `stream` (stderr). Idempotent."""
     handler = logging.StreamHandler(stream or sys.__stderr__)
     handler.setFormatter(JSONFormatter(service))
     handler.set_name("medmax")
-    for name, threshold in [("services", level), *((name, "WARNING") for name in LIBRARIES)]:
+    for name, threshold in [*((name, level) for name in OURS), *((name, "WARNING") for name in LIBRARIES)]:
         logger = logging.getLogger(name)
         logger.handlers = [kept for kept in logger.handlers if kept.get_name() != "medmax"] + [handler]
         logger.setLevel(threshold)

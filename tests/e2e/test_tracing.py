@@ -78,7 +78,7 @@ def trace_parent(flags: str = "01") -> tuple[str, str]:
 
 
 def film(**attributes: str) -> str:
-    data = dicom(noise(64, 64, 1)[..., 0], **attributes)
+    data = dicom(noise(64, 64, 1), **attributes)
     return "data:application/dicom;base64," + base64.b64encode(data).decode()
 
 
