@@ -80,7 +80,7 @@ def page(store: ReviewStore) -> bytes:
     return generate_latest(OWN) + generate_latest(found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Given(Collector):
     families: list[GaugeMetricFamily]
 
