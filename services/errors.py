@@ -26,6 +26,7 @@ traceback. An unforeseen exception becomes `InternalError` with a reference that
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any, ClassVar
 
@@ -194,3 +195,10 @@ BY_CODE: dict[str, type[MedMaxError]] = {
 def from_wire(code: str, message: str, field: str | None, retry_after_s: float | None) -> MedMaxError:
     """The error that another service sent, by its stable code; an unknown code gives `InternalError`."""
     return BY_CODE.get(code, InternalError)(message, field=field, retry_after_s=retry_after_s)
+
+
+def code_of(error: BaseException) -> str:
+    """The code under which `error` is counted: its own, `cancelled`, or `internal_error` for what nobody foresaw."""
+    if isinstance(error, MedMaxError):
+        return error.code
+    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "internal_error"

@@ -1,13 +1,14 @@
 """Structured logs: one JSON object per line on stderr.
 
-A record holds time, level, service, logger, message, the request's id and whatever a caller passes as
-`extra={"facts": {...}}`. Messages and facts must hold no prompt, no answer, no picture and no key.
+A record holds time, level, service, logger, message, the request's id, its trace's id where traces are on
+(`services/tracing.py`), and whatever a caller passes as `extra={"facts": {...}}`. Messages and facts must hold no prompt, no answer, no picture and no key.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import traceback
 from contextvars import ContextVar
@@ -16,8 +17,30 @@ from typing import Any, TextIO
 
 from services.errors import MedMaxError
 
+OURS = ("services", "annotation")
 REQUEST_ID: ContextVar[str] = ContextVar("medmax_request_id", default="")
-LIBRARIES = ("alembic", "asyncio", "fsspec", "httpx", "httpcore", "PIL", "pydicom", "sqlalchemy", "uvicorn")
+TRACE_ID: ContextVar[str] = ContextVar("medmax_trace_id", default="")
+LIBRARIES = (
+    "alembic",
+    "asyncio",
+    "fsspec",
+    "httpx",
+    "httpcore",
+    "opentelemetry",
+    "PIL",
+    "pydicom",
+    "sqlalchemy",
+    "urllib3",
+    "uvicorn",
+)
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def enter(request_id: str) -> None:
+    """From here on, this task's records are of the request with that id; one without the form of an id, which may
+    hold anything, is left out."""
+    REQUEST_ID.set(request_id if _ID.fullmatch(request_id) else "")
 
 
 class JSONFormatter(logging.Formatter):
@@ -37,6 +60,8 @@ class JSONFormatter(logging.Formatter):
         }
         if request_id := REQUEST_ID.get():
             entry["request_id"] = request_id
+        if trace_id := TRACE_ID.get():
+            entry["trace_id"] = trace_id
         entry.update(getattr(record, "facts", {}))
         if record.exc_info and record.exc_info[0] is not None:
             # Without the exception's message, which may quote a prompt.
@@ -54,11 +79,11 @@ class CallersOwn(logging.Filter):
 
 
 def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Sends the logs of `services` and its libraries' warnings to `stream` (stderr). Idempotent."""
+    """Sends our own logs and our libraries' warnings to `stream` (stderr). Idempotent."""
     handler = logging.StreamHandler(stream or sys.__stderr__)
     handler.setFormatter(JSONFormatter(service))
     handler.set_name("medmax")
-    for name, threshold in [("services", level), *((name, "WARNING") for name in LIBRARIES)]:
+    for name, threshold in [*((name, level) for name in OURS), *((name, "WARNING") for name in LIBRARIES)]:
         logger = logging.getLogger(name)
         logger.handlers = [kept for kept in logger.handlers if kept.get_name() != "medmax"] + [handler]
         logger.setLevel(threshold)

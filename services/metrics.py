@@ -6,13 +6,13 @@ render the whole node. Labels come from fixed sets: never anything that a caller
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,10 @@ from prometheus_client import (  # noqa: E402
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 
-from services.errors import MedMaxError  # noqa: E402
+from services import tracing  # noqa: E402
+from services.config import Scale  # noqa: E402
+from services.errors import code_of  # noqa: E402
+from services.tracing import Span  # noqa: E402
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -62,43 +65,81 @@ BETWEEN = Histogram("medmax_llm_token_seconds", "Time per text token after the f
 TOKENS = Counter(
     "medmax_llm_tokens", "Tokens of answers, by the adapter they ran under", ["modality", "adapter"]
 )
+# Live values: they go with the process that set them.
+REPLICAS = Gauge("medmax_replicas", "Replicas that run", ["service"], multiprocess_mode="livesum")
+CALLS = Gauge(
+    "medmax_calls_ongoing",
+    "Calls of gateways to a deployment, those that wait for a replica included",
+    ["service"],
+    multiprocess_mode="livesum",
+)
+TARGET = Gauge(
+    "medmax_autoscaling_target_requests",
+    "Requests per replica that autoscaling aims at",
+    ["service"],
+    multiprocess_mode="livemax",
+)
+BOUNDS = Gauge(
+    "medmax_autoscaling_replicas",
+    "Least and most replicas that autoscaling may choose",
+    ["service", "bound"],
+    multiprocess_mode="livemax",
+)
+BUILD = Gauge(
+    "medmax_build_info",
+    "1; the release and the weights of a service, by the first 12 digits of their SHA-256",
+    ["service", "version", "model", "checkpoint"],
+    multiprocess_mode="livemax",
+)
 ENGINE = Gauge("medmax_engine", "The engine's own figures", ["figure"], multiprocess_mode="livesum")
 
 
 @contextmanager
-def track(service: str, method: str) -> Iterator[None]:
-    """Counts and times what runs inside, and logs one line about it."""
+def track(service: str, method: str, parent: str = "") -> Iterator[Span]:
+    """Counts and times what runs inside a coroutine, traces it, and logs one line about it.
+
+    Args:
+        parent: the `traceparent` that came with the request.
+    """
+    span = tracing.begin(f"{service}/{method}", "server", parent)
+    with _counted(service, method, span), span.active():
+        yield span
+
+
+async def track_stream(
+    service: str, method: str, events: AsyncIterator[T], parent: str = ""
+) -> AsyncIterator[T]:
+    """As `track`, over a stream, whose first event is timed as well. Closing it closes `events`."""
+    span = tracing.begin(f"{service}/{method}", "server", parent)
+    start, first = time.perf_counter(), True
+    with _counted(service, method, span):
+        async with aclosing(tracing.within(span, events)) as source:  # type: ignore[type-var]
+            async for event in source:
+                if first:
+                    FIRST.labels(service, method).observe(time.perf_counter() - start)
+                    first = False
+                yield event
+
+
+@contextmanager
+def _counted(service: str, method: str, span: Span) -> Iterator[None]:
     start, code = time.perf_counter(), "ok"
     ONGOING.labels(service).inc()
     try:
         yield
-    except MedMaxError as error:
-        code = error.code
-        raise
-    except (asyncio.CancelledError, GeneratorExit):
-        code = "cancelled"
-        raise
-    except BaseException:
-        code = "internal_error"
+    except BaseException as error:
+        code = code_of(error)
         raise
     finally:
         ONGOING.labels(service).dec()
         seconds = time.perf_counter() - start
         REQUESTS.labels(service, method, code).inc()
         SECONDS.labels(service, method).observe(seconds)
-        log.info("request", extra={"facts": {"method": method, "code": code, "ms": round(seconds * 1000, 1)}})
-
-
-async def track_stream(service: str, method: str, events: AsyncIterator[T]) -> AsyncIterator[T]:
-    """As `track`, over a stream, whose first event is timed as well. Closing it closes `events`."""
-    start, first = time.perf_counter(), True
-    with track(service, method):
-        async with aclosing(events) as source:  # type: ignore[type-var]
-            async for event in source:
-                if first:
-                    FIRST.labels(service, method).observe(time.perf_counter() - start)
-                    first = False
-                yield event
+        with span.active():  # the line bears the trace's id
+            facts = {"method": method, "code": code, "ms": round(seconds * 1000, 1)}
+            log.info("request", extra={"facts": facts})
+        span.result(code)
+        span.end()
 
 
 async def track_tokens(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -128,6 +169,19 @@ def publish_engine(stats: Mapping[str, Any]) -> None:
     for name, value in stats.items():
         if isinstance(value, int | float):
             ENGINE.labels(name).set(value)
+
+
+def publish_replica(service: str, model_id: str, digest: str = "") -> None:
+    """Says that this process is a replica of `service`, and what it runs."""
+    REPLICAS.labels(service).set(1)
+    BUILD.labels(service, metadata.version("medmax-serve"), model_id, digest[:12]).set(1)
+
+
+def publish_scale(service: str, scale: Scale) -> None:
+    """What autoscaling of a deployment goes by, beside `medmax_calls_ongoing`."""
+    TARGET.labels(service).set(scale.target_ongoing_requests)
+    BOUNDS.labels(service, "least").set(scale.min_replicas)
+    BOUNDS.labels(service, "most").set(max(scale.min_replicas, scale.max_replicas))
 
 
 def render() -> bytes:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services import config, logs
+from services import config, logs, tracing, tracing_settings
 from services.commands.output import Json, err, say, stdout_reserved
 from services.config import Settings
 
@@ -126,14 +126,19 @@ def _settings(**overrides: Any) -> Settings:
 
 
 def _serve_alone(name: str, port: int, settings: Settings, as_json: bool) -> None:
+    from services import metrics
     from services.gateway.auth import Gate
     from services.rpc import serve as serve_plain
+
+    tracing_settings.check()  # before the weights are read
 
     with _Output(as_json) as output:
         with err.status(f"loading the {name}"):
             module, cls = SERVICERS[name]
             servicer = getattr(importlib.import_module(module), cls).from_settings(settings)
         logs.configure(name)
+        tracing.configure(name)
+        metrics.publish_replica(name, servicer.model.id, servicer.model.digest)
         facts = {"service": name, "pid": os.getpid()}
         asyncio.run(
             serve_plain(
@@ -145,6 +150,7 @@ def _serve_alone(name: str, port: int, settings: Settings, as_json: bool) -> Non
                 on_ready=lambda address: output.announce({"grpc": address, **facts}),
             )
         )
+        tracing.close()
     say("stopped")
 
 

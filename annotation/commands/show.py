@@ -122,19 +122,18 @@ def run(
     json: Json = False,
 ) -> None:
     """Keep all steps going and serve webhook, pictures and status page, until Ctrl-C."""
-    import logging
-
     from annotation.loop.context import Loop
     from annotation.loop.controller import Controller
     from annotation.loop.server import PAGE, listening
     from annotation.loop.settings import load_review
+    from services import logs
     from services.config import load
     from services.errors import ConfigurationError, MedMaxError
 
     settings, base = load_review(config), load()
     if not settings.loopback and not base.api_keys:
         raise ConfigurationError("listening beyond loopback needs MEDMAX_API_KEYS", field="review.host")
-    logging.getLogger("annotation").setLevel(logging.INFO)
+    logs.configure("review")
     with listening(settings.host, settings.port if port is None else port) as listener:
         address = f"http://{settings.host}:{listener.getsockname()[1]}"
         with Loop(settings, base, public_url=address) as loop:

@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any
 
 import uvicorn
 
+from annotation.loop import metrics
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
 from annotation.loop.result import Result
@@ -94,7 +96,9 @@ class Controller:
         settings = self.loop.settings.steps
         failures = 0
         while not done.is_set():
+            begun = time.monotonic()
             result = await self._pass(step)
+            metrics.note(step.name, time.monotonic() - begun, result)
             if result is None:
                 failures, wait = 0, min(settings.interval_s, settings.lease_s / 2)
             elif result.said.get("error"):

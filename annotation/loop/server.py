@@ -1,4 +1,4 @@
-"""What the controller serves: the webhook, pictures, drafts, and the status page."""
+"""What the controller serves: the webhook, pictures, drafts, the status page and its metrics."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, Response
 
 from annotation.core import Kind
 from annotation.labelstudio import ml_backend, pictures, templates, webhook
 from annotation.labelstudio.pictures import PictureLinks
+from annotation.loop import metrics
 from annotation.loop.context import Loop
 from annotation.loop.status import Status
 from annotation.loop.steps.collect import events_of
@@ -55,11 +57,17 @@ def create_app(loop: Loop, woken: Callable[[], None] | None = None) -> FastAPI:
             ml_backend.router(lambda data: _draft(loop, data), found, loop.secrets.drafts, MODEL_VERSION),
             prefix="/labelstudio/drafts",
         )
-    pages.add(app, PAGE, lambda: lambda _: _page(loop), loop.base, Gate(loop.base))
+    gate = Gate(loop.base)
+    pages.add(app, PAGE, lambda: lambda _: _page(loop), loop.base, gate)
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/metrics", include_in_schema=False)
+    async def scrape(request: Request) -> Response:
+        gate.authenticate(request.headers.get("authorization"))
+        return Response(await asyncio.to_thread(metrics.page, loop.store), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

@@ -45,10 +45,14 @@ class ImageDecoderServicer:
             mime_type=file.mime_type,
             width=file.width,
             height=file.height,
-            model=common_pb2.ModelVersion(
-                id=self._decoder.origin.model_id, digest=self._decoder.origin.digest
-            ),
+            model=self.model,
         )
+
+    @property
+    def model(self) -> common_pb2.ModelVersion:
+        """The weights that answer."""
+        origin = self._decoder.origin
+        return common_pb2.ModelVersion(id=origin.model_id, digest=origin.digest)
 
     async def check_health(self) -> None:
         """Raises: Unavailable when the decoder is closed or stuck."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from services import metrics, tracing
 from services.config import Settings
 from services.deadline import Deadline
 from services.deployments.faults import error_from
@@ -33,7 +34,9 @@ class _Handle:
 
     async def _unary(self, method: str, request: Any) -> Any:
         deadline = Deadline.after(request.context.timeout_ms, self._settings.request_timeout_s)
-        return await self._call(getattr(self._handle, method).remote(request), deadline.remaining_s)
+        with metrics.CALLS.labels(self.name).track_inprogress():
+            response = getattr(self._handle, method).remote(request, tracing.traceparent())
+            return await self._call(response, deadline.remaining_s)
 
     async def _call(self, response: Any, timeout_s: float) -> Any:
         try:
@@ -90,21 +93,22 @@ class HandleLanguageModel(_Handle):
     ) -> AsyncIterator[llm_pb2.LanguageModelEvent]:
         """Events as they come; closing the generator cancels the replica's work."""
         deadline = Deadline.after(request.context.timeout_ms, self._settings.request_timeout_s)
-        response = self._streams.Generate.remote(request)
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(deadline.remaining_s):
-                        event = await anext(response)
-                except StopAsyncIteration:
-                    return
-                except BaseException as failure:
-                    if _is_ours(failure):
-                        raise
-                    raise error_from(failure, self.name) from None
-                yield event
-        finally:
-            response.cancel()
+        response = self._streams.Generate.remote(request, tracing.traceparent())
+        with metrics.CALLS.labels(self.name).track_inprogress():
+            try:
+                while True:
+                    try:
+                        async with asyncio.timeout(deadline.remaining_s):
+                            event = await anext(response)
+                    except StopAsyncIteration:
+                        return
+                    except BaseException as failure:
+                        if _is_ours(failure):
+                            raise
+                        raise error_from(failure, self.name) from None
+                    yield event
+            finally:
+                response.cancel()
 
 
 def _is_ours(failure: BaseException) -> bool:

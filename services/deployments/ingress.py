@@ -6,11 +6,12 @@ Serve's gRPC proxy hands a request to the ingress by the method's bare name. `As
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from services import logs, metrics
+from services import logs, metrics, tracing
 from services.checkpoint import open_checkpoint
 from services.config import Settings
 from services.deployments import draining
@@ -25,7 +26,7 @@ from services.interactions import InteractionStore
 from services.pb.medmax.v1 import assistant_pb2, decoder_pb2, llm_pb2, tokenizer_pb2
 from services.rpc import RemoteDecoder, RemoteLanguageModel, RemoteTokenizer, status_of
 from services.rpc.health import HealthServicer
-from services.rpc.server import FULL_NAMES
+from services.rpc.names import FULL_NAMES
 
 NAME = "gateway"
 
@@ -41,6 +42,10 @@ class GatewayReplica:
     def __init__(self, settings: Settings, **handles: Any) -> None:
         bind_to(settings)
         logs.configure(NAME)
+        tracing.configure(NAME)
+        metrics.publish_replica(NAME, settings.model_id)
+        for name in (*handles, NAME):
+            metrics.publish_scale(name, getattr(settings, name))
         self._settings = settings
         self._gate = Gate(settings)
 
@@ -82,36 +87,42 @@ class GatewayReplica:
     async def __del__(self) -> None:
         if assistant := self.__dict__.pop("_assistant", None):
             await assistant.close()
+            await asyncio.to_thread(tracing.close)
 
     # Assistant and LanguageModel
 
     async def Generate(
         self, request: assistant_pb2.GenerateRequest | llm_pb2.LanguageModelGenerateRequest, grpc_context: Any
     ) -> AsyncIterator[Any]:
-        with _call(grpc_context, request):
-            source: AsyncIterator[Any]
+        with _call(grpc_context, request) as parent:
             if isinstance(request, assistant_pb2.GenerateRequest):
-                source = metrics.track_stream(
-                    NAME, "Generate", self._servicer.Generate(request, grpc_context)
-                )
+                source, method = self._servicer.Generate(request, grpc_context), "Generate"
             else:
-                request.caller = self._enter(grpc_context)
-                self._assistant.access.check(request.adapter, request.caller)
-                source = self._assistant.backends.llm.Generate(request)
-            async with aclosing(source) as events:  # type: ignore[type-var]
+                source, method = self._generate_llm(request, grpc_context), "LanguageModel.Generate"
+            stream: Any = metrics.track_stream(NAME, method, source, parent)
+            async with aclosing(stream) as events:
                 async for event in events:
                     yield event
+
+    async def _generate_llm(
+        self, request: llm_pb2.LanguageModelGenerateRequest, grpc_context: Any
+    ) -> AsyncIterator[Any]:
+        request.caller = self._enter(grpc_context)
+        self._assistant.access.check(request.adapter, request.caller)
+        async with aclosing(self._assistant.backends.llm.Generate(request)) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
 
     async def SubmitFeedback(
         self, request: assistant_pb2.SubmitFeedbackRequest, grpc_context: Any
     ) -> assistant_pb2.SubmitFeedbackResponse:
-        with _call(grpc_context, request), metrics.track(NAME, "SubmitFeedback"):
+        with _call(grpc_context, request) as parent, metrics.track(NAME, "SubmitFeedback", parent):
             return await self._servicer.SubmitFeedback(request, grpc_context)
 
     async def GetInteraction(
         self, request: assistant_pb2.GetInteractionRequest, grpc_context: Any
     ) -> assistant_pb2.Interaction:
-        with _call(grpc_context, request), metrics.track(NAME, "GetInteraction"):
+        with _call(grpc_context, request) as parent, metrics.track(NAME, "GetInteraction", parent):
             return await self._servicer.GetInteraction(request, grpc_context)
 
     # ImageTokenizer and ImageDecoder
@@ -119,14 +130,14 @@ class GatewayReplica:
     async def Tokenize(
         self, request: tokenizer_pb2.TokenizeRequest, grpc_context: Any
     ) -> tokenizer_pb2.TokenizeResponse:
-        with _call(grpc_context, request):
+        with _call(grpc_context, request) as parent, metrics.track(NAME, "Tokenize", parent):
             self._enter(grpc_context)
             return await self._assistant.backends.tokenizer.Tokenize(request)
 
     async def Decode(
         self, request: decoder_pb2.DecodeRequest, grpc_context: Any
     ) -> decoder_pb2.DecodeResponse:
-        with _call(grpc_context, request):
+        with _call(grpc_context, request) as parent, metrics.track(NAME, "Decode", parent):
             self._enter(grpc_context)
             return await self._assistant.backends.decoder.Decode(request)
 
@@ -160,18 +171,21 @@ def address_of(settings: Settings, name: str) -> str:
 
 
 @contextmanager
-def _call(grpc_context: Any, request: Any = None) -> Iterator[None]:
+def _call(grpc_context: Any, request: Any = None) -> Iterator[str]:
     """Around every gRPC method: a request id for the hops behind, and the status of the error that leaves.
 
     `services.deployments.proxy` adds the error's metadata.
+
+    Yields:
+        The caller's `traceparent`, empty where it sent none.
     """
     try:
         draining.check()
         if request is not None:
             # Serve's own id, which the caller gets back as the trailer `request_id`.
             request.context.request_id = request.context.request_id or _serve_id(grpc_context)
-            logs.REQUEST_ID.set(request.context.request_id)
-        yield
+            logs.enter(request.context.request_id)
+        yield tracing.parent_of(grpc_context.invocation_metadata())
     except Exception as failure:
         error = error_from(failure, NAME)
         status = status_of(error)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict
 from typing import Any
 
-from services import logs, metrics
+from services import logs, metrics, tracing
 from services.config import Settings
 from services.deployments.loopback import bind_to
 from services.pb.medmax.v1 import decoder_pb2, llm_pb2, tokenizer_pb2
@@ -32,7 +32,9 @@ class _Replica:
     def __init__(self, settings: Settings) -> None:
         bind_to(settings)
         logs.configure(self.name)
+        tracing.configure(self.name)
         self._servicer = self._load(settings)
+        metrics.publish_replica(self.name, self._servicer.model.id, self._servicer.model.digest)
         freeze()
 
     def _load(self, settings: Settings) -> Any:
@@ -44,6 +46,7 @@ class _Replica:
     async def __del__(self) -> None:
         if servicer := self.__dict__.pop("_servicer", None):
             await servicer.close()
+            await asyncio.to_thread(tracing.close)
 
 
 class TokenizerReplica(_Replica):
@@ -56,9 +59,11 @@ class TokenizerReplica(_Replica):
 
         return ImageTokenizerServicer.from_settings(settings)
 
-    async def Tokenize(self, request: tokenizer_pb2.TokenizeRequest) -> tokenizer_pb2.TokenizeResponse:
-        logs.REQUEST_ID.set(request.context.request_id)
-        with _known(), metrics.track(self.name, "Tokenize"):
+    async def Tokenize(
+        self, request: tokenizer_pb2.TokenizeRequest, traceparent: str = ""
+    ) -> tokenizer_pb2.TokenizeResponse:
+        logs.enter(request.context.request_id)
+        with _known(), metrics.track(self.name, "Tokenize", traceparent):
             response: tokenizer_pb2.TokenizeResponse = await self._servicer.Tokenize(request)
             return response
 
@@ -68,21 +73,16 @@ class LanguageModelReplica(_Replica):
 
     name = "llm"
 
-    async def check_health(self) -> None:
-        await super().check_health()
-        metrics.publish_engine(asdict(self._servicer.engine.stats()))
-
     def _load(self, settings: Settings) -> Any:
         from services.llm.servicer import LanguageModelServicer
 
         return LanguageModelServicer.from_settings(settings)
 
     async def Generate(
-        self, request: llm_pb2.LanguageModelGenerateRequest
+        self, request: llm_pb2.LanguageModelGenerateRequest, traceparent: str = ""
     ) -> AsyncIterator[llm_pb2.LanguageModelEvent]:
-        logs.REQUEST_ID.set(request.context.request_id)
-        answer = metrics.track_tokens(self._servicer.Generate(request))
-        stream = metrics.track_stream(self.name, "Generate", answer)
+        logs.enter(request.context.request_id)
+        stream = metrics.track_stream(self.name, "Generate", self._servicer.Generate(request), traceparent)
         with _known():
             async with aclosing(stream) as events:  # type: ignore[type-var]
                 async for event in events:
@@ -99,8 +99,10 @@ class DecoderReplica(_Replica):
 
         return ImageDecoderServicer.from_settings(settings)
 
-    async def Decode(self, request: decoder_pb2.DecodeRequest) -> decoder_pb2.DecodeResponse:
-        logs.REQUEST_ID.set(request.context.request_id)
-        with _known(), metrics.track(self.name, "Decode"):
+    async def Decode(
+        self, request: decoder_pb2.DecodeRequest, traceparent: str = ""
+    ) -> decoder_pb2.DecodeResponse:
+        logs.enter(request.context.request_id)
+        with _known(), metrics.track(self.name, "Decode", traceparent):
             response: decoder_pb2.DecodeResponse = await self._servicer.Decode(request)
             return response

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from services import tracing_settings
 from services.checkpoint import open_checkpoint
 from services.config import Settings
 from services.deployments.cluster import check_port, free_port, ray_cluster
@@ -52,6 +53,7 @@ class Stack:
         check_port(host, self.settings.http_port, "--http-port", "MEDMAX_HTTP_PORT")
         check_port(host, self.settings.grpc_port, "--grpc-port", "MEDMAX_GRPC_PORT")
         # What would fail in a replica, found here where it can be told at once; the database is migrated, too.
+        tracing_settings.check()
         checkpoint = open_checkpoint(settings.checkpoint, settings.vqgan)
         Gate(settings)
         Access(settings)

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from services import tracing
 from services.config import Settings
 from services.deadline import Deadline
 from services.errors import Cancelled, DeadlineExceeded, InvalidInput, MedMaxError, Unavailable
@@ -20,6 +21,7 @@ from services.gateway.model import ServedModel
 from services.gateway.tasks import all_or_none, stop
 from services.gateway.validate import pictures
 from services.pb.medmax.v1 import assistant_pb2, common_pb2, decoder_pb2, llm_pb2, tokenizer_pb2
+from services.tracing import OFF, Span
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Answer:
     model: ServedModel
     backends: Backends
     deadline: Deadline
+    span: Span = OFF
     started: float = field(default_factory=time.monotonic)
     latency: assistant_pb2.Latency = field(default_factory=assistant_pb2.Latency)
     output: list[assistant_pb2.Part] = field(default_factory=list)
@@ -140,7 +143,11 @@ class Answer:
         if image.HasField("window"):
             request.window.CopyFrom(image.window)
         try:
-            return await self.backends.tokenizer.Tokenize(request)
+            with tracing.span("tokenizer/Tokenize", "client") as span:
+                source = await self.backends.tokenizer.Tokenize(request)
+                if span:
+                    span.set({"medmax.cached": source.cached, "medmax.format": source.source_format})
+            return source
         except InvalidInput as error:
             name = error.field or "image"
             below = "" if name == "image" else f".{name.removeprefix('image.')}"
@@ -150,23 +157,26 @@ class Answer:
         self, request: llm_pb2.LanguageModelGenerateRequest, items: asyncio.Queue[Item]
     ) -> None:
         begun = time.monotonic()
-        # Protocols type an async generator as an iterator; every backend's is closable.
-        stream = cast(Any, self.backends.llm.Generate(request))
         try:
-            async with aclosing(stream) as events:
-                async for event in events:
-                    if not self.latency.first_token_ms:
-                        self.latency.first_token_ms = _ms_since(self.started)
-                    kind = event.WhichOneof("event")
-                    if kind == "text":
-                        items.put_nowait(event.text)
-                    elif kind == "image":
-                        items.put_nowait(asyncio.create_task(self._decode(event.image)))
-                    elif kind == "finish":
-                        self.latency.generate_ms = _ms_since(begun)
-                        items.put_nowait(event.finish)
-                        return
-            items.put_nowait(Unavailable("the language model stopped before its answer was complete"))
+            # Protocols type an async generator as an iterator; every backend's is closable.
+            stream, finish = cast(Any, self.backends.llm.Generate(request)), None
+            with tracing.span("llm/Generate", "client") as call:
+                # Read to its end, beyond `finish`: let go of earlier, it would be counted as cancelled there.
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        if not self.latency.first_token_ms:
+                            self.latency.first_token_ms = _ms_since(self.started)
+                        kind = event.WhichOneof("event")
+                        if kind == "text":
+                            items.put_nowait(event.text)
+                        elif kind == "image":
+                            items.put_nowait(asyncio.create_task(self._decode(event.image, call)))
+                        elif kind == "finish":
+                            self.latency.generate_ms = _ms_since(begun)
+                            finish = event.finish
+            items.put_nowait(
+                finish or Unavailable("the language model stopped before its answer was complete")
+            )
         except asyncio.CancelledError:
             # Cancelled from within a backend, the reader of `items` must not wait for ever.
             items.put_nowait(Cancelled("the work was cancelled"))
@@ -174,7 +184,7 @@ class Answer:
         except Exception as error:
             items.put_nowait(error)
 
-    async def _decode(self, span: llm_pb2.ImageSpan) -> assistant_pb2.ImagePart:
+    async def _decode(self, span: llm_pb2.ImageSpan, source: Span) -> assistant_pb2.ImagePart:
         begun = time.monotonic()
         request = decoder_pb2.DecodeRequest(
             context=self._context(),
@@ -185,7 +195,9 @@ class Answer:
         if self.request.HasField("image_size"):
             request.size = self.request.image_size
         try:
-            picture = await self.backends.decoder.Decode(request)
+            # Not below the language model's call, which may end earlier.
+            with tracing.span("decoder/Decode", "client", self.span, [source]):
+                picture = await self.backends.decoder.Decode(request)
         except InvalidInput as error:  # the request was checked, so it is not the caller's
             log.error("the decoder refused %s: %s", error.field, error.message)
             raise Unavailable("the decoder serves another model than the language model") from None
@@ -215,10 +227,25 @@ class Answer:
             model=finish.model,
             latency=self.latency,
         )
+        if self.span:
+            self._tell(event)
         wanted = self.request.store if self.request.HasField("store") else True
         if self.backends.store is not None and self.settings.store and wanted:
             event.interaction_id = await self._save(self.backends.store, event)
         return event
+
+    def _tell(self, finish: assistant_pb2.GenerateFinish) -> None:
+        usage, latency = finish.usage, finish.latency
+        self.span.set(
+            {
+                "gen_ai.response.model": finish.model.id,
+                "gen_ai.usage.input_tokens": usage.prompt_tokens,
+                "gen_ai.usage.output_tokens": usage.completion_tokens,
+                "medmax.input_pictures": len(self.sources),
+                "medmax.pictures": usage.images,
+                "medmax.first_token_ms": round(latency.first_token_ms, 3),
+            }
+        )
 
     async def _save(self, store: Store, finish: assistant_pb2.GenerateFinish) -> str:
         interaction = record.interaction(
@@ -231,7 +258,8 @@ class Answer:
             retention_days=self.settings.retention_days,
         )
         try:
-            await self._in_time(store.save(interaction))
+            with tracing.span("interactions/save"):
+                await self._in_time(store.save(interaction))
         except MedMaxError:
             raise
         except Exception as error:

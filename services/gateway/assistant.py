@@ -8,6 +8,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, cast
 
+from services import tracing
 from services.checkpoint import Checkpoint
 from services.config import Settings
 from services.deadline import Deadline
@@ -78,10 +79,12 @@ class Assistant:
         check_generate(request, self.settings)
         self.access.check(request.adapter, caller)
         deadline = Deadline.after(request.context.timeout_ms, self.settings.request_timeout_s)
-        answer = Answer(request, caller, self.settings, self.model, self.backends, deadline)
-        async with aclosing(cast(Any, answer.events())) as events:
-            async for event in events:
-                yield event
+        span = tracing.begin("gateway/answer")
+        answer = Answer(request, caller, self.settings, self.model, self.backends, deadline, span)
+        with tracing.recorded(span):
+            async with aclosing(cast(Any, tracing.within(span, answer.events()))) as events:
+                async for event in events:
+                    yield event
 
     async def submit_feedback(
         self, request: assistant_pb2.SubmitFeedbackRequest, caller: str

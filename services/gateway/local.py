@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services import tracing
 from services.checkpoint import open_checkpoint
 from services.config import Settings
 from services.decoder.servicer import ImageDecoderServicer
@@ -19,6 +20,7 @@ def local_assistant(settings: Settings) -> Assistant:
         ConfigurationError: an address of the store is wrong.
         Unavailable: the database or the object store is out of reach.
     """
+    tracing.configure("assistant")
     return Assistant.from_checkpoint(
         settings,
         open_checkpoint(settings.checkpoint, settings.vqgan),

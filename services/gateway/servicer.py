@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any, cast
 
+from services import logs
 from services.errors import PayloadTooLarge
 from services.gateway.assistant import Assistant
 from services.gateway.auth import Gate, authorization_of
-from services.logs import REQUEST_ID
 from services.pb.medmax.v1 import assistant_pb2
 
 
@@ -57,7 +57,7 @@ class AssistantServicer:
         if request.ByteSize() > limit:
             raise PayloadTooLarge(f"at most {limit:,} bytes (MEDMAX_MAX_REQUEST_BYTES)", field="request")
         request.context.request_id = request.context.request_id or uuid.uuid4().hex
-        REQUEST_ID.set(request.context.request_id)
+        logs.enter(request.context.request_id)
         remaining_s = _remaining_s(context)
         if remaining_s is not None:
             remaining_ms = max(1, min(int(remaining_s * 1000), 2**31))

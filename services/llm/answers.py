@@ -99,10 +99,9 @@ class Answers:
         logprobs, entropies = state.logprobs[row, span], state.entropies[row, span]
         figures = torch.stack((logprobs.mean(), logprobs.min(), entropies.mean())).tolist()
         self._check_finite(figures[0])
-        self._post(
-            sequence,
-            Picture(tuple(codes.tolist()), Confidence(figures[0], figures[1], figures[2], len(codes))),
-        )
+        confidence = Confidence(figures[0], figures[1], figures[2], len(codes))
+        begun, now = sequence.after_ms(sequence.picture_begun), sequence.after_ms(time.monotonic())
+        self._post(sequence, Picture(tuple(codes.tolist()), confidence, begun, now))
         self._counts.pictures += 1
         self._running.changed()
         sequence.phase = Phase.CLOSING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -44,10 +44,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """A complete picture: codebook indices, row-major."""
+    """A complete picture: codebook indices, row-major; times in milliseconds from the request's arrival."""
 
     codes: tuple[int, ...]
     confidence: Confidence
+    begun_ms: float = field(default=0.0, compare=False)
+    finished_ms: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ class Sequence:
     codes_left: int = 0
     end_id: int | None = None
     images: int = 0
+    picture_begun: float = 0.0
     tally: Tally = field(default_factory=Tally)
     stashed: list[Stashed] = field(default_factory=list)
     cached: int = 0
@@ -142,6 +143,11 @@ class Sequence:
         self.phase, self.codes_left, self.needs_companions = Phase.CODES, codes, True
         self.drafting = False
         self.images += 1
+        self.picture_begun = time.monotonic()
+
+    def after_ms(self, moment: float) -> float:
+        """Milliseconds from the arrival to monotonic time `moment`."""
+        return (moment - self.arrival) * 1000
 
     def usage(self, codes_per_image: int, completed: int) -> Usage:
         return Usage(
@@ -159,8 +165,8 @@ class Sequence:
             reason,
             usage,
             self.tally.confidence,
-            queue_ms=(self.started - self.arrival) * 1000,
-            first_token_ms=(self.first_token - self.arrival) * 1000,
+            queue_ms=self.after_ms(self.started),
+            first_token_ms=self.after_ms(self.first_token),
             end_id=self.end_id,
         )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
+from services import metrics, tracing
 from services.checkpoint import open_checkpoint
 from services.config import Settings
 from services.deadline import Deadline
 from services.errors import InvalidInput
-from services.llm import events
+from services.llm import events, trace
 from services.llm.engine import Engine
 from services.llm.request import GenerationRequest, OutputMode, Priority, SamplingRequest
 from services.pb.medmax.v1 import common_pb2, llm_pb2
@@ -69,16 +72,33 @@ class LanguageModelServicer:
         Raises:
             InvalidInput, ContextOverflow, ModelNotFound, Overloaded, DeadlineExceeded, Unavailable: as in `llm.proto`.
         """
-        stream = self.engine.submit(self._request(request))
-        try:
-            async for event in stream:
-                yield self._event(event, self._models[request.adapter])
-        finally:
-            stream.cancel()
+        async with aclosing(metrics.track_tokens(self._events(request))) as answer:  # type: ignore[type-var]
+            async for event in answer:
+                yield event
+
+    async def _events(
+        self, request: llm_pb2.LanguageModelGenerateRequest
+    ) -> AsyncIterator[llm_pb2.LanguageModelEvent]:
+        span = tracing.begin("llm/answer")
+        with tracing.recorded(span):
+            stream = self.engine.submit(self._request(request))
+            try:
+                async for event in stream:
+                    if span:
+                        trace.tell(span, event, self._models[request.adapter].id)
+                    yield self._event(event, self._models[request.adapter])
+            finally:
+                stream.cancel()
+
+    @property
+    def model(self) -> common_pb2.ModelVersion:
+        """The weights that answer where a request names no adapter."""
+        return self._models[""]
 
     async def check_health(self) -> None:
-        """Raises: Unavailable once the engine can answer nothing more."""
+        """Raises: Unavailable once the engine can answer nothing more. The engine's metrics are brought up to date."""
         self.engine.check_health()
+        metrics.publish_engine(asdict(self.engine.stats()))
 
     async def close(self) -> None:
         """Let accepted requests finish for a few seconds, then end the engine."""

@@ -13,6 +13,7 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services import tracing
 from services.config import Settings
 from services.errors import Unavailable
 from services.pb.medmax.v1 import (
@@ -23,7 +24,8 @@ from services.pb.medmax.v1 import (
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
-from services.rpc.server import FULL_NAMES, message_options
+from services.rpc.names import FULL_NAMES
+from services.rpc.server import message_options
 from services.rpc.status import error_of
 
 KEEPALIVE = [
@@ -67,8 +69,11 @@ class _Remote:
         return min(asked, limit) if asked else limit
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        key = self._settings.service_key
-        return (("authorization", f"Bearer {key.get_secret_value()}"),) if key else ()
+        key, trace = self._settings.service_key, tracing.traceparent()
+        return (
+            *((("authorization", f"Bearer {key.get_secret_value()}"),) if key else ()),
+            *(((tracing.TRACEPARENT, trace),) if trace else ()),
+        )
 
     async def _unary(self, method: Any, request: Any) -> Any:
         try:

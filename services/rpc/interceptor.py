@@ -1,4 +1,4 @@
-"""What every plain gRPC server does around a method: deadline in, errors out."""
+"""What every plain gRPC server does around a method: deadline in, errors out, counted, traced and logged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from services import logs, metrics, tracing
+from services.rpc.names import SHORT_NAMES
 from services.rpc.status import abort, known
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -38,23 +40,30 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         handler: Any = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
-        open_service = handler_call_details.method.startswith(OPEN_SERVICES)
+        name = handler_call_details.method
         if handler.response_streaming:
-            return handler._replace(unary_stream=self._stream(handler.unary_stream, open_service))
-        return handler._replace(unary_unary=self._unary(handler.unary_unary, open_service))
+            return handler._replace(unary_stream=self._stream(handler.unary_stream, name))
+        return handler._replace(unary_unary=self._unary(handler.unary_unary, name))
 
-    def _enter(self, request: Any, context: Context, open_service: bool) -> None:
-        if self._authenticate is not None and not open_service:
+    def _enter(self, request: Any, context: Context, name: str) -> None:
+        if self._authenticate is not None and not name.startswith(OPEN_SERVICES):
             self._authenticate(context.invocation_metadata() or ())
         take_deadline(request, context.time_remaining())
 
     def _unary(
-        self, method: Callable[[Any, Context], Awaitable[Any]], open_service: bool
+        self, method: Callable[[Any, Context], Awaitable[Any]], name: str
     ) -> Callable[[Any, Context], Awaitable[Any]]:
+        service, short = _names(name)
+
         async def call(request: Any, context: Context) -> Any:
             try:
-                self._enter(request, context, open_service)
-                return await method(request, context)
+                if not service:
+                    self._enter(request, context, name)
+                    return await method(request, context)
+                logs.enter(request.context.request_id)
+                with metrics.track(service, short, tracing.parent_of(context.invocation_metadata())):
+                    self._enter(request, context, name)
+                    return await method(request, context)
             except Exception as error:
                 if isinstance(error, grpc.aio.AbortError):
                     raise
@@ -63,13 +72,25 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         return call
 
     def _stream(
-        self, method: Callable[[Any, Context], AsyncIterator[Any]], open_service: bool
+        self, method: Callable[[Any, Context], AsyncIterator[Any]], name: str
     ) -> Callable[[Any, Context], Awaitable[None]]:
+        service, short = _names(name)
+
+        async def entered(request: Any, context: Context) -> AsyncIterator[Any]:
+            self._enter(request, context, name)
+            async with aclosing(method(request, context)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    yield event
+
         # A coroutine that writes, not a generator that yields: grpc.aio does not close an abandoned generator.
         async def call(request: Any, context: Context) -> None:
+            stream = entered(request, context)
+            if service:
+                logs.enter(request.context.request_id)
+                parent = tracing.parent_of(context.invocation_metadata())
+                stream = metrics.track_stream(service, short, stream, parent)
             try:
-                self._enter(request, context, open_service)
-                async with aclosing(method(request, context)) as events:  # type: ignore[type-var]
+                async with aclosing(stream) as events:  # type: ignore[type-var]
                     async for event in events:
                         await context.write(event)
             except Exception as error:
@@ -78,6 +99,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
                 await abort(context, known(error))
 
         return call
+
+
+def _names(method: str) -> tuple[str, str]:
+    """Service and method of `/medmax.v1.Assistant/Generate`, for metrics; an empty service for one of others."""
+    service, _, name = method.strip("/").partition("/")
+    return SHORT_NAMES.get(service, ""), name
 
 
 def take_deadline(request: Any, remaining_s: float | None) -> None:

@@ -15,26 +15,17 @@ from grpc_reflection.v1alpha import reflection
 from services.config import Settings
 from services.errors import ConfigurationError
 from services.pb.medmax.v1 import (
-    assistant_pb2,
     assistant_pb2_grpc,
-    decoder_pb2,
     decoder_pb2_grpc,
-    llm_pb2,
     llm_pb2_grpc,
-    tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
 from services.rpc.health import HealthServicer
 from services.rpc.interceptor import ErrorInterceptor, Metadata
+from services.rpc.names import FULL_NAMES
 
 DRAIN_S = 5.0
 
-FULL_NAMES = {
-    "tokenizer": tokenizer_pb2.DESCRIPTOR.services_by_name["ImageTokenizer"].full_name,
-    "llm": llm_pb2.DESCRIPTOR.services_by_name["LanguageModel"].full_name,
-    "decoder": decoder_pb2.DESCRIPTOR.services_by_name["ImageDecoder"].full_name,
-    "gateway": assistant_pb2.DESCRIPTOR.services_by_name["Assistant"].full_name,
-}
 REGISTER: dict[str, Callable[[Any, Any], None]] = {
     "tokenizer": tokenizer_pb2_grpc.add_ImageTokenizerServicer_to_server,
     "llm": llm_pb2_grpc.add_LanguageModelServicer_to_server,

@@ -31,13 +31,18 @@ class ImageTokenizerServicer:
         rows, columns = tokens.grid
         return tokenizer_pb2.TokenizeResponse(
             codes=common_pb2.ImageCodes(codes=tokens.codes.tolist(), height=rows, width=columns),
-            model=common_pb2.ModelVersion(id=self._tokenizer.model_id, digest=self._tokenizer.digest),
+            model=self.model,
             cached=tokens.cached,
             source_format=tokens.format,
             source_width=tokens.width,
             source_height=tokens.height,
             content_sha256=tokens.content_sha256,
         )
+
+    @property
+    def model(self) -> common_pb2.ModelVersion:
+        """The weights that answer."""
+        return common_pb2.ModelVersion(id=self._tokenizer.model_id, digest=self._tokenizer.digest)
 
     async def check_health(self) -> None:
         """Raises: Unavailable when the tokenizer is closed or stuck."""

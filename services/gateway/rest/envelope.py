@@ -11,14 +11,14 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services import metrics
+from services import logs, metrics, tracing
 from services.gateway.rest.errors import error_response, known
-from services.logs import REQUEST_ID
 
 log = logging.getLogger(__name__)
 
 SERVICE = "gateway"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+PROBES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds, and no part of any request
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -44,16 +44,21 @@ class Envelope:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        REQUEST_ID.set(request_id)
+        logs.enter(request_id)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"], state["code"] = request_id, "ok"
         started = False
         begun = time.perf_counter()
+        span = tracing.OFF
+        if scope["path"] not in PROBES:
+            span = tracing.begin("gateway/http", "server", Headers(scope=scope).get(tracing.TRACEPARENT, ""))
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if span:
+                    span.set({"http.response.status_code": message["status"]})
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 for name, value in HEADERS.items():
@@ -64,7 +69,8 @@ class Envelope:
 
         metrics.ONGOING.labels(SERVICE).inc()
         try:
-            await self._app(scope, receive, send_with_headers)
+            with span.active():
+                await self._app(scope, receive, send_with_headers)
         except Exception as error:
             answer = known(error)
             state["code"] = answer.code
@@ -79,7 +85,11 @@ class Envelope:
             metrics.REQUESTS.labels(SERVICE, operation, state["code"]).inc()
             metrics.SECONDS.labels(SERVICE, operation).observe(seconds)
             facts = {"method": operation, "code": state["code"], "ms": round(seconds * 1000, 1)}
-            log.info("request", extra={"facts": facts})
+            with span.active():
+                log.info("request", extra={"facts": facts})
+            span.rename(f"{SERVICE}/{operation}")
+            span.result(state["code"])
+            span.end()
 
 
 def _operation(scope: Scope) -> str:

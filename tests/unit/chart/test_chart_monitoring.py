@@ -14,10 +14,14 @@ import pytest
 import ray
 from prometheus_client import REGISTRY
 
-from services import metrics
+from annotation.core import Decision
+from annotation.loop import metrics as review
+from annotation.loop.steps import STEPS
+from annotation.store import State
+from services import metrics, tracing_settings
 from services.errors import MedMaxError
 from services.llm.engine import EngineStats
-from tests.support.chart import CHART, ROOT, Object, of_kind, rendered
+from tests.support.chart import CHART, ROOT, Object, merge, of_kind, read, render, rendered
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 MONITORED = ("multi-gpu-tp4", "airgapped")
@@ -40,15 +44,15 @@ RAYS = {
 
 @functools.cache
 def ours() -> set[str]:
-    """Names under which `services/metrics.py` exports."""
+    """Names under which `services/metrics.py` and `annotation/loop/metrics.py` export."""
     assert metrics.ENGINE
     endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
     return {
         family.name + ending
-        for family in REGISTRY.collect()
+        for family in (*REGISTRY.collect(), *review.OWN.collect())
         if family.name.startswith("medmax_")
         for ending in endings[family.type]
-    }
+    } | review.GAUGES.keys()
 
 
 def alerts() -> list[Object]:
@@ -92,6 +96,10 @@ def test_a_query_asks_for_metrics_that_exist(expr: str) -> None:
         assert set(labels.get("code", "ok").split("|")) <= codes
         assert labels.get("figure", "blocks") in figures
         assert labels.get("service", "gateway") in {"gateway", "tokenizer", "llm", "decoder"}
+        assert set(labels.get("state", "held").split("|")) <= set(State)
+        assert labels.get("bound", "most") in {"least", "most"}
+        assert labels.get("step", "publish") in STEPS
+        assert labels.get("decision", "edit") in set(Decision)
 
 
 def _tree(cls: type[MedMaxError]) -> Iterator[type[MedMaxError]]:
@@ -124,18 +132,46 @@ def test_no_runbook_is_left_over() -> None:
 
 
 def test_scrapes_find_the_ports_and_show_a_key() -> None:
-    (pod_monitor,) = of_kind(rendered("multi-gpu-tp4"), "PodMonitor")
-    (service_monitor,) = of_kind(rendered("airgapped"), "ServiceMonitor")
-    for endpoints in (pod_monitor["spec"]["podMetricsEndpoints"], service_monitor["spec"]["endpoints"]):
-        assert [each["port"] for each in endpoints] == ["exporter", "metrics"]
-        assert endpoints[0]["authorization"]["credentials"]["key"] == "api-key"
-    (metrics_service,) = [
-        each
-        for each in of_kind(rendered("airgapped"), "Service")
-        if each["metadata"]["name"] == "medmax-metrics"
+    by_service = render(merge(read("airgapped"), {"review": {"enabled": True}}))
+    for objects, kind, endpoints in (
+        (rendered("multi-gpu-tp4"), "PodMonitor", "podMetricsEndpoints"),
+        (by_service, "ServiceMonitor", "endpoints"),
+    ):
+        monitors = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, kind)}
+        assert monitors.keys() == {"medmax", "medmax-review"}
+        serving, (review_loop,) = (monitors[name][endpoints] for name in ("medmax", "medmax-review"))
+        assert [each["port"] for each in serving] == ["exporter", "metrics"]
+        assert review_loop["port"] == "http"
+        for each in (serving[0], review_loop):
+            assert each["authorization"]["credentials"]["key"] == "api-key"
+    services = {each["metadata"]["name"]: each for each in of_kind(by_service, "Service")}
+    for monitor, service in (("medmax", "medmax-metrics"), ("medmax-review", "medmax-review")):
+        chosen = monitors[monitor]["selector"]["matchLabels"]
+        assert chosen.items() <= services[service]["metadata"]["labels"].items()
+        ports = {port["name"] for port in services[service]["spec"]["ports"]}
+        assert {each["port"] for each in monitors[monitor]["endpoints"]} <= ports
+
+
+def test_traces_are_off_until_a_collector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    (off,) = [each for each in of_kind(rendered("single-gpu"), "ConfigMap") if "MEDMAX_HOST" in each["data"]]
+    assert not [key for key in off["data"] if key.startswith("OTEL_")]
+    tracing = {"endpoint": "http://collector.monitoring:4318", "ratio": 0.1}
+    objects = render(merge(read("single-gpu"), {"monitoring": {"tracing": tracing}}))
+    (on,) = [each for each in of_kind(objects, "ConfigMap") if "MEDMAX_HOST" in each["data"]]
+    for key, value in on["data"].items():
+        if key.startswith("OTEL_"):
+            monkeypatch.setenv(key, value)
+    assert tracing_settings.check(), "what the chart sets is what the services read"
+    assert on["data"]["OTEL_TRACES_SAMPLER_ARG"] == "0.1"
+    (policy,) = [
+        each for each in of_kind(objects, "NetworkPolicy") if each["metadata"]["name"] == "medmax-ray"
     ]
-    chosen = service_monitor["spec"]["selector"]["matchLabels"]
-    assert chosen.items() <= metrics_service["metadata"]["labels"].items()
+    ways = [
+        rule
+        for rule in policy["spec"]["egress"]
+        if {"protocol": "TCP", "port": 4318} in rule.get("ports", [])
+    ]
+    assert len(ways) == 1
 
 
 def test_dashboards_are_whole() -> None:
@@ -145,8 +181,8 @@ def test_dashboards_are_whole() -> None:
         for key, text in each["data"].items()
         if key.endswith(".json")
     ]
-    assert len(boards) == 2
-    assert len({board["uid"] for board in boards}) == 2
+    assert len(boards) == 3
+    assert len({board["uid"] for board in boards}) == 3
     for board in boards:
         assert {each["name"] for each in board["templating"]["list"]} == {"datasource", "namespace"}
         ids = [panel["id"] for panel in board["panels"]]
