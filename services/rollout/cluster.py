@@ -60,9 +60,7 @@ class Cluster:
         own = ""
         try:
             if not os.environ.get("KUBECONFIG") and not context and _IN_POD.exists():
-                config.load_incluster_config(  # type: ignore[no-untyped-call]
-                    client_configuration=settings
-                )
+                config.load_incluster_config(client_configuration=settings)
                 own = (_IN_POD.parent / "namespace").read_text().strip()
             else:
                 config.load_kube_config(

@@ -20,6 +20,9 @@ from services.rollout.record import Phase, Rollout
 from services.rollout.target import ATTEMPTS, Conflict, State, Taken, Target
 
 POLL_S = 5.0
+RETURN_S = (
+    1800.0  # at least, for the former version to be ready again: nothing better is to be done meanwhile
+)
 
 
 class Conductor:
@@ -182,6 +185,7 @@ class Conductor:
 
     def _return(self, rollout: Rollout) -> Rollout:
         limits, told, steady = rollout.limits, "", _Lasting()
+        budget = max(limits.ready_s, RETURN_S)
         while True:
             state = self._target.read()
             self._tick(rollout)
@@ -200,8 +204,8 @@ class Conductor:
             if state.detail != told:
                 self._say(f"returning to {rollout.old}: {state.detail}")
                 told = state.detail
-            if time.time() - rollout.since > limits.ready_s:
-                late = f"and {rollout.old} is not ready after {limits.ready_s:g} s: {state.detail}"
+            if time.time() - rollout.since > budget:
+                late = f"and {rollout.old} is not ready after {budget:g} s: {state.detail}"
                 return self._note(rollout, Phase.FAILED, "failed", f"{rollout.reason}; {late}")
             self._target.wait(state, steady.pause(self._poll_s, limits.settle_s))
 

@@ -50,8 +50,8 @@ Gateway = Annotated[
         panel=EVIDENCE,
         metavar="URL",
         env="MEDMAX_ROLLOUT_GATEWAY",
-        help="Gateway that is asked which weights answer (key: MEDMAX_API_KEY), and whose /metrics is read where no "
-        "other source is given. Without --rayservice: the `medmax serve` to change.",
+        help="Gateway that is asked which weights answer (key: MEDMAX_API_KEY). Without --rayservice: the `medmax "
+        "serve` to change, whose /metrics is read as well.",
     ),
 ]
 Metrics = Annotated[
@@ -60,7 +60,7 @@ Metrics = Annotated[
         "--metrics",
         panel=EVIDENCE,
         metavar="URL",
-        help="Page of metrics of one gateway pod; may be repeated, one for each pod.",
+        help="Page of metrics of one gateway pod; may be repeated, one for each. Never one behind a load balancer.",
     ),
 ]
 Prometheus = Annotated[

@@ -56,7 +56,7 @@ def place(
         LocalStack(desk, url),
         FileLedger(desk.folder),
         FileLock(desk.folder / "conductor.lock"),
-        {GATEWAY: [url]},
+        {GATEWAY: [url], METRICS: [f"{url.rstrip('/')}/metrics"]},
         local=True,
     )
 
@@ -96,6 +96,6 @@ def evidence(sources: Sources, shortest_s: float) -> Evidence:
         token = os.environ.get("MEDMAX_PROMETHEUS_TOKEN", "")
         url = check_url(sources[PROMETHEUS][0], PROMETHEUS)
         meter = PrometheusMeter(url, ",".join(sources.get(SELECTOR, [])), token, max(1, round(shortest_s)))
-    elif pages or gateway:
-        meter = PageMeter(tuple(pages) or (f"{gateway.rstrip('/')}/metrics",), key)
+    elif pages:
+        meter = PageMeter(tuple(pages), key)
     return Evidence(meter, Probe(gateway, key) if gateway else None)

@@ -101,9 +101,9 @@ def check(plan: Plan) -> None:
             f"what serves now is not healthy ({plan.state.detail}), so the new version could not be judged by it; "
             "use --force where the new version is the cure"
         )
-    if not any(plan.rollout.sources.get(name) for name in (GATEWAY, METRICS, PROMETHEUS, BLIND)):
+    if not any(plan.rollout.sources.get(name) for name in (METRICS, PROMETHEUS, BLIND)):
         raise ConfigurationError(
-            "there is nothing to judge requests by; give --prometheus, --metrics or --gateway, or --health-only"
+            "there is nothing to judge requests by; give --prometheus or --metrics, or --health-only"
         )
 
 

@@ -37,7 +37,10 @@ def plan(made: Plan) -> None:
     _line("how", made.how)
     for index, check in enumerate(made.rollout.limits.checks()):
         _line("" if index else "checked", check)
-    _line("judged by", _sources(made.rollout) or "nothing yet: give --prometheus, --metrics or --gateway")
+    _line(
+        "judged by",
+        _sources(made.rollout) or "nothing yet: start wants --prometheus, --metrics or --health-only",
+    )
     if not made.rollout.new.digest:
         _line("digest", "not known: which weights answer is not checked; give --digest")
     if not made.state.ready:
