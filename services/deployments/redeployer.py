@@ -40,7 +40,7 @@ class Redeployer:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings = self._deployed = settings
         self._desk = Desk(settings.data_dir, settings.http_port)
         self._observed = Observed(*this(), generation=0)
         self._looked = 0.0
@@ -87,7 +87,9 @@ class Redeployer:
             checkpoint = open_checkpoint(settings.checkpoint, settings.vqgan)
             if settings.adapters and not settings.llm_address:
                 open_adapters(settings, checkpoint)
-            deploy(settings)
+            if settings != self._deployed:  # Serve would replace every replica by one that is the same
+                self._deployed = settings
+                deploy(settings)
         except MedMaxError as error:
             refused = str(error)
         except ValidationError as error:
@@ -100,7 +102,11 @@ class Redeployer:
 
     def _settings_for(self, wanted: Wanted) -> Settings:
         change = {"checkpoint": wanted.checkpoint, "model_id": wanted.model_id, "vqgan": wanted.vqgan or None}
-        return Settings(**{**self._settings.model_dump(), **change})
+        settings = Settings(**{**self._settings.model_dump(), **change})
+        start = self._settings
+        unchanged = (start.checkpoint.resolve(), start.model_id, start.vqgan and start.vqgan.resolve())
+        same = (settings.checkpoint, settings.model_id, settings.vqgan) == unchanged
+        return start if same else settings
 
     def _look(self, force: bool = False) -> None:
         """Writes down Serve's status where it changed."""
