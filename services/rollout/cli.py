@@ -43,6 +43,7 @@ def _command(act: bool) -> Any:
         env: o.Env = None,
         why: o.Why = "",
         force: o.Force = False,
+        again: o.Again = False,
         rayservice: o.RayServiceName = "",
         namespace: o.Namespace = "",
         context: o.Context = "",
@@ -86,7 +87,7 @@ def _command(act: bool) -> Any:
         made = make_plan(where, change, limits, given, person(), why, force, health_only)
         evidence(made.rollout.sources, limits.window_s)  # a wrong address is found before anything begins
         if act:
-            _finish(where, _start(made, poll_s), as_json)
+            _finish(where, _start(made, again, poll_s), as_json)
         elif as_json:
             document(made.to_json())
         else:
@@ -172,7 +173,7 @@ def history(
         show.history(events)
 
 
-def _start(made: Plan, poll_s: float) -> Rollout | None:
+def _start(made: Plan, again: bool, poll_s: float) -> Rollout | None:
     """The roll-out at its end; None where there is nothing to do."""
     where = made.place
     current = where.ledger.read().current
@@ -180,7 +181,7 @@ def _start(made: Plan, poll_s: float) -> Rollout | None:
         return _conductor(where, current, poll_s).start(made.rollout)
     if made.nothing:
         return None
-    check(made)
+    check(made, None if again else current)
     return _conductor(where, made.rollout, poll_s).start(made.rollout)
 
 

@@ -138,6 +138,10 @@ Force = Annotated[
     ),
 ]
 
+Again = Annotated[
+    bool, _option("--again", panel=WHAT, help="Begin although the last roll-out of this version went back.")
+]
+
 
 def _seconds(name: str, help: str) -> object:
     return _option(name, panel=LIMITS, help=f"Seconds {help}")

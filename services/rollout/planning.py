@@ -10,7 +10,7 @@ from typing import Any
 from services.errors import ConfigurationError
 from services.rollout.limits import Limits
 from services.rollout.place import BLIND, GATEWAY, METRICS, PROMETHEUS, Place, Sources
-from services.rollout.record import MAX_WHY_CHARS, Rollout, new_id
+from services.rollout.record import MAX_WHY_CHARS, Phase, Rollout, new_id
 from services.rollout.target import State
 from services.rollout.version import Change, Version
 
@@ -94,8 +94,22 @@ def plan(
     return Plan(place, state, rollout, target.preview(state, change), target.how(state, change))
 
 
-def check(plan: Plan) -> None:
-    """Raises: ConfigurationError: the plan must not begin so; says what to do."""
+def check(plan: Plan, last: Rollout | None) -> None:
+    """Raises: ConfigurationError: the plan must not begin so; says what to do.
+
+    Args:
+        last: roll-out before this one, which must not have gone back from the same version: the review loop runs its
+            command until it succeeds, and would try it on patients again and again.
+    """
+    if (
+        last
+        and last.phase in {Phase.ROLLED_BACK, Phase.ABORTED, Phase.FAILED}
+        and last.same_as(plan.rollout.change)
+    ):
+        raise ConfigurationError(
+            f"the last roll-out ({last.id}, {last.phase}) was of this version: {last.reason}; use --again once the "
+            "cause is mended"
+        )
     if not plan.state.ready and not plan.rollout.force:
         raise ConfigurationError(
             f"what serves now is not healthy ({plan.state.detail}), so the new version could not be judged by it; "

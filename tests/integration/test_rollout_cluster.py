@@ -207,6 +207,11 @@ def test_a_model_that_fails_requests_is_rolled_back(ward: Ward) -> None:
     assert "requests failed" in ended["reason"]
     assert ward.checkpoint == ended["from"]["checkpoint"] == ward.kuberay.serving
     assert ward.events() == ["started", "applied", "ready", "going back", "rolled back"]
+    status, refused = ward.start()  # as the review loop does, until it succeeds
+    assert (status, refused["error"]["code"]) == (1, "configuration_error")
+    assert "use --again" in refused["error"]["message"]
+    ward.gateway.failing = {}
+    assert ward.start("--again")[1]["outcome"] == Phase.PROMOTED
 
 
 def test_callers_mistakes_do_not_count_against_a_model(ward: Ward) -> None:
