@@ -50,19 +50,27 @@ def named(title: str) -> set[Process]:
 def end(processes: Iterable[Process], patience_s: float) -> list[int]:
     """Waits for `processes` to be gone and kills those still there after `patience_s`; returns the killed ids."""
     limit = time.monotonic() + patience_s
-    alive = [process for process in processes if _alive(process)]
-    while alive and time.monotonic() < limit:
+    left = [process for process in processes if alive(process)]
+    while left and time.monotonic() < limit:
         time.sleep(POLL_S)
-        alive = [process for process in alive if _alive(process)]
-    for process in alive:
+        left = [process for process in left if alive(process)]
+    for process in left:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-    return [process.pid for process in alive]
+    return [process.pid for process in left]
 
 
-def _alive(process: Process) -> bool:
+def alive(process: Process) -> bool:
+    """Whether it runs still."""
     found = _read(process.pid)
     return found is not None and found[1] == process
+
+
+def this() -> Process:
+    """This process."""
+    found = _read(os.getpid())
+    assert found is not None  # it reads about itself
+    return found[1]
 
 
 def _read(pid: int) -> tuple[int, Process] | None:

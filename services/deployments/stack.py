@@ -19,6 +19,7 @@ from services.config import Settings
 from services.deployments.cluster import check_port, free_port, ray_cluster
 from services.deployments.draining import drain
 from services.deployments.processes import descendants, end
+from services.deployments.redeployer import Redeployer, deploy
 from services.errors import Unavailable
 from services.gateway.access import Access
 from services.gateway.auth import Gate
@@ -104,9 +105,11 @@ class Stack:
         yield from self._wait_for_deployments()
 
     def wait(self) -> None:
-        """Until SIGINT or SIGTERM."""
+        """Until SIGINT or SIGTERM. Meanwhile the model may be changed by `medmax rollout`."""
+        redeployer = Redeployer(self.settings)
+        redeployer.begin()
         while not self._stopping.wait(POLL_S):
-            continue
+            redeployer.step()
 
     @property
     def stopping(self) -> bool:
@@ -139,7 +142,7 @@ class Stack:
         from ray import serve
         from ray.serve.config import HTTPOptions, gRPCOptions
 
-        from services.app import APPLICATION, GRPC_SERVICES, LOGGING, build
+        from services.app import GRPC_SERVICES, LOGGING
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         settings = self.settings
@@ -150,11 +153,7 @@ class Stack:
             grpc_options=gRPCOptions(port=settings.grpc_port, grpc_servicer_functions=GRPC_SERVICES),
         )
         self._undo.callback(serve.shutdown)
-        serve.run_many(
-            [serve.RunTarget(build(settings), name=APPLICATION, route_prefix="/")],
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
+        deploy(settings)
 
     def _wait_for_deployments(self) -> Iterator[str]:
         from ray import serve

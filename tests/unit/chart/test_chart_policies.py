@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.chart import VALUES, Object, containers, of_kind, pod_templates, rendered, title
+from tests.support.chart import (
+    VALUES,
+    Object,
+    containers,
+    merge,
+    of_kind,
+    pod_templates,
+    read,
+    render,
+    rendered,
+    title,
+)
 
 SECRET = re.compile(r"password|token|secret|api[-_]?key", re.IGNORECASE)
 JOBS = ("Job/", "Pod/")
@@ -96,14 +107,24 @@ def test_rights_are_few_and_named(objects: list[Object]) -> None:
     assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
     for role in of_kind(objects, "Role"):
         for rule in role["rules"]:
-            assert rule["resourceNames"] == ["medmax"]
-            assert set(rule["verbs"]) <= {"get", "patch"}
+            assert rule["resourceNames"] in (["medmax"], ["medmax-rollout"])
+            assert set(rule["verbs"]) <= {"get", "list", "watch", "patch", "update"}
+            assert set(rule["resources"]) <= {"rayservices", "configmaps", "leases"}
+
+
+def test_who_may_roll_out_is_the_review_loop_and_whom_the_values_name() -> None:
+    person = {"kind": "User", "name": "ops@example.org"}
+    values = merge(read("single-gpu"), {"review": {"enabled": True}, "rollout": {"subjects": [person]}})
+    (binding,) = of_kind(render(values), "RoleBinding")
+    assert [each["name"] for each in binding["subjects"]] == ["medmax-review", "ops@example.org"]
+    off = merge(read("single-gpu"), {"review": {"enabled": True, "rollout": False}})
+    assert not of_kind(render(off), "RoleBinding")
 
 
 def test_secrets_are_never_in_config_maps_nor_in_plain_variables(objects: list[Object]) -> None:
     for config in of_kind(objects, "ConfigMap"):
         if "dashboard" not in config["metadata"]["name"]:
-            assert not [key for key in config["data"] if SECRET.search(key)], title(config)
+            assert not [key for key in config.get("data", {}) if SECRET.search(key)], title(config)
     for name, template in pod_templates(objects):
         for container in containers(template):
             for variable in container.get("env", []):
