@@ -10,7 +10,7 @@ import pytest
 from tests.support.chart import VALUES, Object, containers, of_kind, pod_templates, rendered, title
 
 SECRET = re.compile(r"password|token|secret|api[-_]?key", re.IGNORECASE)
-JOBS = ("Job/", "Pod/")
+JOBS = ("Job/", "CronJob/", "Pod/")
 
 
 def test_nobody_is_root_and_nobody_may_become_it(objects: list[Object]) -> None:
