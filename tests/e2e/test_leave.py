@@ -24,17 +24,20 @@ PORT = free_port("127.0.0.1")  # of every proxy: on one machine they share it
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 leaving = cluster.add_node(num_cpus=1)
 ray.init(cluster.address, log_to_driver=False)
-serve.start(http_options={"host": "127.0.0.1", "port": PORT, "location": "EveryNode"})
+serve.start(http_options={"host": "127.0.0.1", "port": PORT, "location": "EveryNode", "keep_alive_timeout_s": 600})
 
 @serve.deployment(num_replicas=2, max_ongoing_requests=1, graceful_shutdown_timeout_s=60,
                   ray_actor_options={"num_cpus": 1})
 class Slow:
     async def __call__(self, request) -> str:
+        return await self.wait(float(request.query_params["seconds"]))
+
+    async def wait(self, seconds: float) -> str:
         import asyncio
-        await asyncio.sleep(float(request.query_params["seconds"]))
+        await asyncio.sleep(seconds)
         return ray.get_runtime_context().get_node_id()
 
-serve.run(Slow.bind())
+handle = serve.run(Slow.bind())
 
 def ask(client, seconds):
     return client.get(f"http://127.0.0.1:{PORT}/?seconds={seconds}")
@@ -50,14 +53,12 @@ def through(node):
             pass
         time.sleep(0.1)  # the second proxy starts a moment after the first
 
-head = through(cluster.head_node)
-here = [through(leaving), through(leaving)]
-
 def leave(*arguments):
     return subprocess.run([sys.executable, "-m", "services.deployments.leave", *arguments],
                           capture_output=True, text=True)
 
 several = leave("--seconds", "5")
+here = [through(leaving), through(leaving)]
 threads = concurrent.futures.ThreadPoolExecutor(16)
 # Both through the proxy of the node that leaves. Its replica takes one; the longer one goes to the other node's.
 short = threads.submit(ask, here[0], 4)
@@ -65,22 +66,21 @@ time.sleep(1)
 long = threads.submit(ask, here[1], SECONDS)
 time.sleep(1)
 third = cluster.add_node(num_cpus=1)
-begun = time.monotonic()
 gone = threads.submit(leave, "--seconds", "80", "--node-id", leaving.node_id)
 asked = []
 while not gone.done():
-    asked.append(threads.submit(ask, head, 0))
+    asked.append(threads.submit(lambda: handle.wait.remote(0).result()))
     time.sleep(0.5)
-took = time.monotonic() - begun
+given = [short.done(), long.done()]
 answers = [short.result(), long.result()]
-after = [each.result().text for each in [threads.submit(ask, httpx.Client(trust_env=False, timeout=90), 0.5) for _ in range(4)]]
+after = [each.result() for each in [handle.wait.remote(0.5) for _ in range(4)]]
 print("FOUND" + json.dumps({
     "several": [several.returncode, several.stderr.strip()],
     "left": [gone.result().returncode, gone.result().stderr],
-    "took": took,
+    "given": given,
     "two": [each.status_code for each in answers],
     "by": ["leaving" if each.text == leaving.node_id else "other" for each in answers],
-    "meanwhile": sorted({each.result().status_code for each in asked}),
+    "meanwhile": len([each.result() for each in asked]),
     "after": sorted({{leaving.node_id: "leaving", third.node_id: "third"}.get(each, "head") for each in after}),
 }), flush=True)
 serve.shutdown()
@@ -119,8 +119,8 @@ def test_a_node_that_leaves_finishes_its_answers_and_hands_its_replicas_on(tmp_p
     assert found["by"] == ["leaving", "other"], (
         "the proxy of the node that left was at the second, its replica was not"
     )
-    assert found["took"] > SECONDS - 4, "it waited for its proxy, too"
-    assert found["meanwhile"] == [200], "no request failed on the way"
+    assert found["given"] == [True, True], "it waited for its proxy, too"
+    assert found["meanwhile"] > 5, "and none of these failed"
     assert found["after"] == ["head", "third"], "the replica has moved"
 
 
