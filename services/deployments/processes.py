@@ -48,7 +48,9 @@ def arguments(process: Process) -> list[str]:
         line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     except OSError:
         return []
-    return line.decode(errors="replace").rstrip("\0").split("\0") if _alive(process) else []
+    found = _read(process.pid)
+    same = found is not None and found[1] == process
+    return line.decode(errors="replace").rstrip("\0").split("\0") if same else []
 
 
 def end(processes: Iterable[Process], patience_s: float) -> list[int]:

@@ -60,7 +60,7 @@ def review(store: ReviewStore) -> str:
     return key
 
 
-def fill(settings: Settings) -> list[str]:
+def fill(settings: Settings, model_bytes: int = 17 << 20) -> list[str]:
     """Interactions, feedback, reviews, a data-set version, a model, a secret; ids of the interactions."""
     store = InteractionStore.open(settings)
     ids = save(store, 5)
@@ -80,7 +80,7 @@ def fill(settings: Settings) -> list[str]:
     reviews.versions.built("v1", [(keys[0], reviews.items.get(keys[0]).revision)], path=str(folder))
     model = data_dir / "review" / "models" / "m1"
     model.mkdir(parents=True)
-    (model / "model.safetensors").write_bytes(os.urandom(40_000_000))  # several pieces
+    (model / "model.safetensors").write_bytes(os.urandom(model_bytes))  # more than one piece
     reviews.versions.candidate("m1", path=str(model), parent="v1")
     reviews.close()
     (data_dir / "review.secret").write_text(SECRET)
