@@ -50,9 +50,10 @@ format: setup-dev  ## rewrite the sources in the project's format
 stubs: setup-dev  ## regenerate services/pb from protos/
 	@$(PY) scripts/generate_stubs.py
 
-manifests: setup-dev  ## write helm/medmax/README.md and k8s/ from the chart
+manifests: setup-dev  ## write helm/medmax/README.md, k8s/ and the alerts in docs/operations.md from the chart
 	@$(PY) scripts/chart_readme.py
 	@$(PY) scripts/render_manifests.py
+	@$(PY) scripts/operations_alerts.py
 
 constraints: setup-dev  ## write the exact versions of .venv to constraints.txt
 	@$(PY) scripts/freeze.py > constraints.new && mv constraints.new constraints.txt

@@ -48,11 +48,16 @@ def from_config(args: dict[str, Any]) -> Application:
     """
     if unknown := sorted(args.keys() - Settings.model_fields.keys()):
         raise ConfigurationError("is no setting of services.config", field=f"args.{unknown[0]}")
-    return build(config.load(**args))
+    return build(config.load(**args), renew=tuple(name for name in config.RENEWED if name not in args))
 
 
-def build(settings: Settings) -> Application:
-    """The application for `serve.run`."""
+def build(settings: Settings, renew: tuple[str, ...] = ()) -> Application:
+    """The application for `serve.run`.
+
+    Args:
+        renew: settings that a gateway's replica takes from its own environment when it starts. In a cluster this
+            function runs once, on the head; a new pod has the Secrets of today.
+    """
     settings = portable(settings)
     replicas: dict[str, type[Any]] = {
         "tokenizer": TokenizerReplica,
@@ -66,7 +71,7 @@ def build(settings: Settings) -> Application:
         if not address_of(settings, name)
     }
     gateway = _deployment("gateway", serve.ingress()(GatewayReplica), settings.gateway)
-    application: Application = gateway.bind(settings, **services)
+    application: Application = gateway.bind(settings, renew, **services)
     return application
 
 

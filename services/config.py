@@ -6,6 +6,7 @@ A wrong value fails at start with the variable's name (`load`); nothing is swall
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -240,3 +241,19 @@ def load(**overrides: Any) -> Settings:
     if settings.http_port and settings.http_port == settings.grpc_port:
         raise ConfigurationError("must differ from MEDMAX_HTTP_PORT", field="MEDMAX_GRPC_PORT")
     return settings
+
+
+# What may change while an application goes on: keys and addresses that come from Secrets.
+RENEWED = ("api_keys", "service_key", "database_url", "object_store")
+
+
+def renewed(settings: Settings, names: Iterable[str]) -> Settings:
+    """`settings` with those of `names` that this process's environment sets, as it sets them.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
+    own = load()
+    return settings.model_copy(
+        update={name: getattr(own, name) for name in names if name in own.model_fields_set}
+    )

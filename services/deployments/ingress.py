@@ -13,7 +13,7 @@ from typing import Any
 
 from services import logs, metrics, tracing
 from services.checkpoint import open_checkpoint
-from services.config import Settings
+from services.config import Settings, renewed
 from services.deployments import draining
 from services.deployments.faults import error_from
 from services.deployments.handles import HandleDecoder, HandleLanguageModel, HandleTokenizer
@@ -35,11 +35,13 @@ class GatewayReplica:
     """REST and gRPC front of the application.
 
     Args:
+        renew: settings to be taken from this process's environment, where it has them.
         handles: of the application's own `tokenizer`, `llm` and `decoder`; a service that the settings give an
             address is missing here and called at that address.
     """
 
-    def __init__(self, settings: Settings, **handles: Any) -> None:
+    def __init__(self, settings: Settings, renew: tuple[str, ...] = (), **handles: Any) -> None:
+        settings = renewed(settings, renew) if renew else settings
         bind_to(settings)
         logs.configure(NAME)
         tracing.configure(NAME)

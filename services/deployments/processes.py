@@ -1,4 +1,4 @@
-"""Processes below this one, read from /proc."""
+"""Processes, read from /proc."""
 
 from __future__ import annotations
 
@@ -36,15 +36,21 @@ def descendants(root: int | None = None) -> set[Process]:
         below = {process.pid for process in more}
 
 
-def named(title: str) -> set[Process]:
-    """Processes of this machine whose command line begins with `title`."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):  # gone meanwhile
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(title.encode()):
-                read = _read(int(entry.name))
-                found |= {read[1]} if read else set()
-    return found
+def running() -> set[Process]:
+    """Every process of this machine (of this container, inside of one)."""
+    found = (_read(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {each[1] for each in found if each}
+
+
+def arguments(process: Process) -> list[str]:
+    """Its command line, or the title that it gave itself; empty for one that is gone."""
+    try:
+        line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    found = _read(process.pid)
+    same = found is not None and found[1] == process
+    return line.decode(errors="replace").rstrip("\0").split("\0") if same else []
 
 
 def end(processes: Iterable[Process], patience_s: float) -> list[int]:

@@ -232,16 +232,25 @@ def migrate(engine: Engine, history: History = INTERACTIONS, revision: str = "he
         Unavailable: it is out of reach.
     """
     with _file_lock(engine.url), transaction(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        config = history.config()
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, revision)
-        except CommandError:
-            raise ConfigurationError(
-                "the database was written by a newer version of this program; upgrade it", field=_FIELD
-            ) from None
+        upgrade(connection, history, revision)
+
+
+def upgrade(connection: Connection, history: History = INTERACTIONS, revision: str = "head") -> None:
+    """As `migrate`, within a transaction that goes on.
+
+    Raises:
+        ConfigurationError: as `migrate`, or there is no such revision.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    config = history.config()
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, revision)
+    except CommandError:
+        raise ConfigurationError(
+            "the database was written by a newer version of this program; upgrade it", field=_FIELD
+        ) from None
 
 
 @contextmanager

@@ -45,7 +45,12 @@ class PictureStore:
                 cannot be made.
         """
         address = settings.object_store or str(settings.data_dir.absolute() / "pictures")
-        filesystem, root = open_store(address, "MEDMAX_OBJECT_STORE")
+        return cls.at(address, "MEDMAX_OBJECT_STORE" if settings.object_store else "MEDMAX_DATA_DIR", prefix)
+
+    @classmethod
+    def at(cls, address: str, field: str, prefix: str = "") -> PictureStore:
+        """As `open`, by an address; `field` is what an error names."""
+        filesystem, root = open_store(address, field)
         store = cls(filesystem, f"{root.rstrip('/')}/{prefix}" if prefix else root)
         if store._local is not None:
             try:
@@ -53,8 +58,7 @@ class PictureStore:
                 private_folder(store._temporary)
             except OSError as error:
                 raise ConfigurationError(
-                    f"the folder for pictures cannot be made: {error.strerror}",
-                    field="MEDMAX_OBJECT_STORE" if settings.object_store else "MEDMAX_DATA_DIR",
+                    f"the folder for pictures cannot be made: {error.strerror}", field=field
                 ) from None
         return store
 
@@ -93,6 +97,13 @@ class PictureStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+    def has(self, sha256: str) -> bool:
+        """Whether there is such a picture; its bytes are not looked at."""
+        try:
+            return bool(self._fs.exists(self._path(sha256)))
+        except Exception as error:  # every fsspec back-end has its own
+            raise _unreachable(error) from None
 
     def read(self, sha256: str) -> bytes:
         """The bytes whose digest is `sha256`.

@@ -58,6 +58,8 @@ def pod_templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
             yield title(each), each
         elif each["kind"] in {"Deployment", "StatefulSet", "Job"}:
             yield title(each), each["spec"]["template"]
+        elif each["kind"] == "CronJob":
+            yield title(each), each["spec"]["jobTemplate"]["spec"]["template"]
         elif each["kind"] == "RayService":
             cluster = each["spec"]["rayClusterConfig"]
             yield f"{title(each)}/head", cluster["headGroupSpec"]["template"]

@@ -47,6 +47,9 @@
 {{- if and (eq .Values.objectStore.kind "s3") (not .Values.objectStore.url) }}
   {{- fail "objectStore.url: give s3://BUCKET/PATH where objectStore.kind is s3" }}
 {{- end }}
+{{- if and .Values.backup.url (ne .Values.objectStore.kind "s3") }}
+  {{- fail "backup.url: wants objectStore.kind s3, whose endpoint and credentials it takes; leave it empty for a volume" }}
+{{- end }}
 {{- if not (or .Values.auth.apiKeys .Values.auth.existingSecret) }}
   {{- fail "auth.existingSecret: nothing listens without keys; name the Secret that holds them" }}
 {{- end }}

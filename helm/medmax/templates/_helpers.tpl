@@ -179,6 +179,14 @@ checksum/config: {{ join "\n" $texts | sha256sum }}
 {{- default (printf "%s-pictures" (include "medmax.fullname" .)) .Values.objectStore.existingClaim -}}
 {{- end }}
 
+{{- define "medmax.reviewClaim" -}}
+{{- default (printf "%s-review" (include "medmax.fullname" .)) .Values.review.existingClaim -}}
+{{- end }}
+
+{{- define "medmax.backupClaim" -}}
+{{- default (printf "%s-backups" (include "medmax.fullname" .)) .Values.backup.existingClaim -}}
+{{- end }}
+
 {{- /* Names of the groups that a service uses, as a JSON list */ -}}
 {{- define "medmax.groups" -}}
 {{- $names := list -}}

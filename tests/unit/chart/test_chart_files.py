@@ -128,6 +128,7 @@ def test_the_examples_are_the_laptops(name: str) -> None:
     "file",
     [
         "docs/install.md",
+        "docs/operations.md",
         "k8s/README.md",
         *sorted(f"docs/runbooks/{f.name}" for f in (ROOT / "docs/runbooks").glob("*.md")),
     ],

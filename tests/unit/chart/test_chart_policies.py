@@ -21,7 +21,7 @@ from tests.support.chart import (
 )
 
 SECRET = re.compile(r"password|token|secret|api[-_]?key", re.IGNORECASE)
-JOBS = ("Job/", "Pod/")
+JOBS = ("Job/", "CronJob/", "Pod/")
 
 
 def test_nobody_is_root_and_nobody_may_become_it(objects: list[Object]) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from services.app import build, portable
-from services.config import Scale, Settings
+from services.app import build, from_config, portable
+from services.config import Scale, Settings, renewed
 from services.deployments.cluster import check_port, environment, free_port
 from services.errors import ConfigurationError
-from services.gateway.auth import ApiKey
+from services.gateway.auth import ApiKey, Gate
 from services.rpc import Server
 
 
@@ -18,6 +18,26 @@ def test_keys_travel_as_digests() -> None:
     assert not any("secret-1" in text or "plain-key" in text for text in texts)
     assert ApiKey.parse(texts[0]) == ApiKey.parse("ward:secret-1")
     assert ApiKey.parse(texts[1]).digest == ApiKey.parse("plain-key").digest
+
+
+def test_a_gateway_that_starts_later_has_the_keys_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDMAX_API_KEYS", "ward:old")
+    monkeypatch.setenv("MEDMAX_DATABASE_URL", "postgresql://medmax:old@db/medmax")
+    settings, renew = from_config({"retention_days": 7})._bound_deployment.init_args
+    monkeypatch.setenv("MEDMAX_API_KEYS", "ward:old,ward:new")
+    monkeypatch.setenv("MEDMAX_DATABASE_URL", "postgresql://medmax:new@db/medmax")
+    monkeypatch.setenv("MEDMAX_RETENTION_DAYS", "9")
+    started = renewed(settings, renew)
+    gate = Gate(started)
+    assert {gate.authenticate(f"Bearer {key}") for key in ("old", "new")} == {"ward"}
+    assert started.database_url.endswith(":new@db/medmax")
+    assert started.retention_days == 7, "of the application, not of the pod"
+
+
+def test_a_stack_of_this_machine_keeps_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDMAX_API_KEYS", "ward:environment")
+    _, renew = build(Settings(api_keys="ward:given"))._bound_deployment.init_args
+    assert renew == ()
 
 
 def test_paths_do_not_depend_on_the_working_folder() -> None:
