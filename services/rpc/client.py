@@ -36,7 +36,7 @@ KEEPALIVE = [
 HEALTH_TIMEOUT_S = 5.0
 
 
-class _Remote:
+class Remote:
     """One service at one address.
 
     Args:
@@ -94,7 +94,7 @@ class _Remote:
         self._channel = None
 
 
-class RemoteTokenizer(_Remote):
+class RemoteTokenizer(Remote):
     """An image tokenizer by address."""
 
     name = "tokenizer"
@@ -105,7 +105,7 @@ class RemoteTokenizer(_Remote):
         return response
 
 
-class RemoteDecoder(_Remote):
+class RemoteDecoder(Remote):
     """An image decoder by address."""
 
     name = "decoder"
@@ -116,7 +116,7 @@ class RemoteDecoder(_Remote):
         return response
 
 
-class RemoteLanguageModel(_Remote):
+class RemoteLanguageModel(Remote):
     """A language model by address."""
 
     name = "llm"
