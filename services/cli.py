@@ -22,11 +22,14 @@ from services.commands.output import complain, document, err, error_document
 from services.errors import ConfigurationError, MedMaxError
 
 GROUP = "medmax.commands"
-_SERVE = EntryPoint("serve", "services.serve_cli:app", GROUP)
+_OWN = (
+    EntryPoint("serve", "services.serve_cli:app", GROUP),
+    EntryPoint("triton", "services.triton.cli:app", GROUP),
+)
 
 
 def _lazy() -> dict[str, EntryPoint]:
-    return {"serve": _SERVE, **{entry.name: entry for entry in entry_points(group=GROUP)}}
+    return {entry.name: entry for entry in (*_OWN, *entry_points(group=GROUP))}
 
 
 def _summary(entry: EntryPoint) -> str:

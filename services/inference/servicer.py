@@ -13,9 +13,10 @@ from services.deadline import Deadline
 from services.decoder.servicer import ImageDecoderServicer
 from services.errors import MedMaxError, ModelNotFound
 from services.gateway.backends import DecoderBackend, TokenizerBackend
+from services.inference.local import local_model
 from services.inference.messages import check_id, read_inputs, read_outputs, read_timeout_ms, write_outputs
 from services.inference.models import DecoderModel, Model, TokenizerModel
-from services.inference.specs import DIGEST, VERSION, ModelSpec
+from services.inference.specs import VERSION, ModelSpec
 from services.inference.statistics import Statistics
 from services.pb.inference import grpc_service_pb2 as pb
 from services.pb.medmax.v1 import common_pb2
@@ -40,18 +41,7 @@ class InferenceServicer:
         cls, settings: Settings, *services: ImageTokenizerServicer | ImageDecoderServicer
     ) -> InferenceServicer:
         """Over services in this process."""
-        batch, models = settings.batch_size, list[Model]()
-        for service in services:
-            if isinstance(service, ImageTokenizerServicer):
-                tokenizer = service.tokenizer
-                origin = {"model_id": tokenizer.model_id, DIGEST: tokenizer.digest}
-                spec = ModelSpec.tokenizer(tokenizer.config, batch, **origin)
-                models.append(TokenizerModel(spec, service))
-            else:
-                decoder = service.decoder
-                origin = {"model_id": decoder.origin.model_id, DIGEST: decoder.origin.digest}
-                spec = ModelSpec.decoder(decoder.config, batch, **origin)
-                models.append(DecoderModel(spec, service, decoder.grid, decoder.pixels))
+        models = [local_model(service, settings) for service in services]
         return cls({model.spec.name: model for model in models}, settings)
 
     @classmethod
