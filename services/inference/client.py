@@ -28,6 +28,12 @@ log = logging.getLogger(__name__)
 HEALTH_TIMEOUT_S = 3.0
 FIRST_PAUSE_S = 0.1
 MAX_DETAILS_CHARS = 300
+WRONG_KEY = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+WRONG_MODEL = {
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class RemoteModel(Remote):
             Overloaded: too many calls at once, here or there.
             DeadlineExceeded: `deadline` passed.
             Unavailable: closed, out of reach after the last attempt, or no answer in time.
-            ConfigurationError: no such model there, or not one made from this checkpoint.
+            ConfigurationError: no such model there, not one made from this checkpoint, or a key is wrong.
+            InternalError: the server failed; the log has what it said.
         """
         limit = self._place.max_pending
         if self._closed:
@@ -188,6 +195,17 @@ class RemoteModel(Remote):
         if status is grpc.StatusCode.UNAVAILABLE:
             log.warning("%s's Triton server: %s", self._place.service, details)
             raise self._out_of_reach() from None
-        if status in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+        if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise Overloaded(f"the {self._place.service}'s Triton server is full", retry_after_s=1) from None
+        if status is grpc.StatusCode.CANCELLED:
+            raise Unavailable(
+                f"the {self._place.service}'s Triton server gave up; try again", retry_after_s=1
+            ) from None
+        if status in WRONG_KEY:
+            raise ConfigurationError(
+                f"the {self._place.service}'s Triton server does not take this key",
+                field="MEDMAX_SERVICE_KEY",
+            ) from None
+        if status in WRONG_MODEL:
             self._mismatch(details)
         raise error_of(failure, f"the {self._place.service}'s Triton server") from None

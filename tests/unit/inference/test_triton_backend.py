@@ -20,6 +20,7 @@ from services.decoder.servicer import ImageDecoderServicer
 from services.errors import (
     ConfigurationError,
     DeadlineExceeded,
+    InternalError,
     InvalidImage,
     MedMaxError,
     Overloaded,
@@ -237,7 +238,9 @@ async def test_strange_answers_are_refused_and_plain_ones_taken(
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded, 1),
         (grpc.StatusCode.INVALID_ARGUMENT, ConfigurationError, 1),
         (grpc.StatusCode.NOT_FOUND, ConfigurationError, 1),
-        (grpc.StatusCode.INTERNAL, MedMaxError, 1),
+        (grpc.StatusCode.UNAUTHENTICATED, ConfigurationError, 1),
+        (grpc.StatusCode.CANCELLED, Unavailable, 1),
+        (grpc.StatusCode.INTERNAL, InternalError, 1),
     ],
 )
 async def test_failures_are_told_and_only_unavailability_is_tried_again(
