@@ -19,9 +19,11 @@ PROTOS = ROOT / "protos"
 STUBS = ROOT / "services" / "pb"
 WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
 # The stubs live below `services.pb`, which protoc's own import lines do not know.
-IMPORT = re.compile(r"^(from|import) medmax\.", re.MULTILINE)
+IMPORT = re.compile(r"^(from|import) (medmax\.|inference\b)", re.MULTILINE)
 # Nor do the message classes, which then could not be pickled.
-MODULE = re.compile(r"(BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')medmax\.")
+MODULE = re.compile(r"(BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')(medmax|inference)\.")
+# tritonclient brings `inference.*` as well, and the process's own pool of descriptors takes every name once.
+POOL = ("_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()")
 
 
 def generate(target: Path) -> None:
@@ -42,8 +44,8 @@ def generate(target: Path) -> None:
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
     for path in target.rglob("*.py*"):
-        text = IMPORT.sub(r"\1 services.pb.medmax.", path.read_text())
-        path.write_text(MODULE.sub(r"\1services.pb.medmax.", text))
+        text = MODULE.sub(r"\1services.pb.\2.", IMPORT.sub(r"\1 services.pb.\2", path.read_text()))
+        path.write_text(text.replace(*POOL) if path.parent.name == "inference" else text)
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").write_text('"""Generated from protos/ by scripts/generate_stubs.py."""\n')
 

@@ -25,6 +25,7 @@ GROUP = "medmax.commands"
 _OWN = (
     EntryPoint("serve", "services.serve_cli:app", GROUP),
     EntryPoint("rollout", "services.rollout.cli:app", GROUP),
+    EntryPoint("triton", "services.triton.cli:app", GROUP),
 )
 
 

@@ -44,7 +44,16 @@ class DType(StrEnum):
     FLOAT16 = "float16"
 
 
+class Backend(StrEnum):
+    """Where a service's VQ-GAN runs."""
+
+    TORCH = "torch"
+    TRITON = "triton"
+
+
 _NAME = r"[A-Za-z0-9._-]{1,32}"
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}")
+_MODEL = r"^[A-Za-z0-9._-]{1,64}$"
 AdapterName = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
 
 
@@ -155,6 +164,18 @@ class Settings(BaseSettings):
     tokenizer_cache_bytes: int = Field(64 * MIB, ge=0)
     batch_size: int = Field(16, ge=1, le=1024, description="pictures in one VQ-GAN batch")
     batch_wait_ms: float = Field(2, ge=0, le=1000)
+    tokenizer_backend: Backend = Field(
+        Backend.TORCH, description="triton = the VQ-GAN runs at a server of the Open Inference Protocol"
+    )
+    tokenizer_triton_address: str = Field("", description="host:port of that server's gRPC, without TLS")
+    tokenizer_triton_model: str = Field("tokenizer", pattern=_MODEL, description="the model's name there")
+    decoder_backend: Backend = Field(Backend.TORCH, description="likewise")
+    decoder_triton_address: str = Field("", description="likewise")
+    decoder_triton_model: str = Field("decoder", pattern=_MODEL, description="likewise")
+    triton_timeout_s: float = Field(30, gt=0, le=3600, description="of one attempt")
+    triton_retries: int = Field(
+        3, ge=0, le=20, description="further attempts while that server is unavailable"
+    )
 
     # Language model
     tensor_parallel: int = Field(
@@ -231,6 +252,14 @@ def load(**overrides: Any) -> Settings:
         raise ConfigurationError(
             f"{unknown[0]} is no adapter of MEDMAX_ADAPTERS", field="MEDMAX_ADAPTER_CALLERS"
         )
+    for name in ("tokenizer", "decoder"):
+        if getattr(settings, f"{name}_backend") is Backend.TRITON:
+            address = getattr(settings, f"{name}_triton_address")
+            if not _ADDRESS.fullmatch(address):
+                raise ConfigurationError(
+                    f"must be host:port where MEDMAX_{name.upper()}_BACKEND=triton",
+                    field=f"MEDMAX_{name.upper()}_TRITON_ADDRESS",
+                )
     for name in settings.adapters:
         # Interactions keep MODEL_ID:NAME in a column of so many characters.
         if len(settings.model_id) + 1 + len(name) > MAX_MODEL_CHARS:

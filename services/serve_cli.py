@@ -42,6 +42,9 @@ SERVICERS = {
     "decoder": ("services.decoder.servicer", "ImageDecoderServicer"),
 }
 
+INFERENCE = frozenset({"tokenizer", "decoder"})
+"""Those that speak the Open Inference Protocol as well."""
+
 
 @app.callback()
 def serve(
@@ -136,13 +139,18 @@ def _serve_alone(name: str, port: int, settings: Settings, as_json: bool) -> Non
         with err.status(f"loading the {name}"):
             module, cls = SERVICERS[name]
             servicer = getattr(importlib.import_module(module), cls).from_settings(settings)
+            servicers = {name: servicer}
+            if name in INFERENCE:
+                from services.inference.servicer import InferenceServicer
+
+                servicers["inference"] = InferenceServicer.local(settings, servicer)
         logs.configure(name)
         tracing.configure(name)
         metrics.publish_replica(name, servicer.model.id, servicer.model.digest)
         facts = {"service": name, "pid": os.getpid()}
         asyncio.run(
             serve_plain(
-                {name: servicer},
+                servicers,
                 settings.host,
                 port,
                 settings,

@@ -23,7 +23,7 @@ class ImageDecoderServicer:
     """Service 3: image codes to a picture file."""
 
     def __init__(self, decoder: ImageDecoder, settings: Settings) -> None:
-        self._decoder = decoder
+        self.decoder = decoder
         self._settings = settings
 
     @classmethod
@@ -39,7 +39,7 @@ class ImageDecoderServicer:
         self._check_grid(request.codes)
         options = _options(request)
         codes = np.asarray(request.codes.codes, np.int64)
-        file = await self._decoder.decode(codes, options, deadline)
+        file = await self.decoder.decode(codes, options, deadline)
         return decoder_pb2.DecodeResponse(
             image=file.data,
             mime_type=file.mime_type,
@@ -51,19 +51,19 @@ class ImageDecoderServicer:
     @property
     def model(self) -> common_pb2.ModelVersion:
         """The weights that answer."""
-        origin = self._decoder.origin
+        origin = self.decoder.origin
         return common_pb2.ModelVersion(id=origin.model_id, digest=origin.digest)
 
     async def check_health(self) -> None:
         """Raises: Unavailable when the decoder is closed or stuck."""
-        await self._decoder.check_health()
+        await self.decoder.check_health()
 
     async def close(self) -> None:
         """Finishes what was accepted and releases the threads."""
-        await self._decoder.close()
+        await self.decoder.close()
 
     def _check_grid(self, codes: common_pb2.ImageCodes) -> None:
-        rows, columns = self._decoder.grid
+        rows, columns = self.decoder.grid
         for name, given, expected in (("height", codes.height, rows), ("width", codes.width, columns)):
             if given != expected:
                 raise InvalidInput(f"{given}; must be {expected}", field=f"codes.{name}")

@@ -7,7 +7,7 @@ Serve's gRPC proxy hands a request to the ingress by the method's bare name. `As
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -22,7 +22,9 @@ from services.gateway.assistant import Assistant
 from services.gateway.auth import Gate, authorization_of
 from services.gateway.rest import create_app
 from services.gateway.servicer import AssistantServicer
+from services.inference.servicer import InferenceServicer
 from services.interactions import InteractionStore
+from services.pb.inference import grpc_service_pb2 as pb
 from services.pb.medmax.v1 import assistant_pb2, decoder_pb2, llm_pb2, tokenizer_pb2
 from services.rpc import RemoteDecoder, RemoteLanguageModel, RemoteTokenizer, status_of
 from services.rpc.health import HealthServicer
@@ -58,9 +60,10 @@ class GatewayReplica:
                 else remote(address_of(settings, name), settings)
             )
 
+        checkpoint = open_checkpoint(settings.checkpoint, settings.vqgan)
         self._assistant = Assistant.from_checkpoint(
             settings,
-            open_checkpoint(settings.checkpoint, settings.vqgan),
+            checkpoint,
             backend("tokenizer", HandleTokenizer, RemoteTokenizer),
             backend("llm", HandleLanguageModel, RemoteLanguageModel),
             backend("decoder", HandleDecoder, RemoteDecoder),
@@ -68,12 +71,14 @@ class GatewayReplica:
         )
         backends = self._assistant.backends
         self._servicer = AssistantServicer(self._assistant, self._gate)
+        self._inference = InferenceServicer.over(backends.tokenizer, backends.decoder, checkpoint, settings)
         self._health = HealthServicer(
             {
                 FULL_NAMES["tokenizer"]: backends.tokenizer.check_health,
                 FULL_NAMES["llm"]: backends.llm.check_health,
                 FULL_NAMES["decoder"]: backends.decoder.check_health,
                 FULL_NAMES["gateway"]: self._assistant.check_health,
+                FULL_NAMES["inference"]: self._inference.check_health,
             }
         )
 
@@ -142,6 +147,40 @@ class GatewayReplica:
         with _call(grpc_context, request) as parent, metrics.track(NAME, "Decode", parent):
             self._enter(grpc_context)
             return await self._assistant.backends.decoder.Decode(request)
+
+    # inference.GRPCInferenceService
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, grpc_context: Any) -> pb.ModelInferResponse:
+        with _call(grpc_context) as parent, metrics.track(NAME, "ModelInfer", parent):
+            self._enter(grpc_context)
+            return await self._inference.ModelInfer(request, grpc_context)
+
+    async def ServerLive(self, request: Any, grpc_context: Any) -> Any:
+        return await self._ask(self._inference.ServerLive, request, grpc_context)
+
+    async def ServerReady(self, request: Any, grpc_context: Any) -> Any:
+        return await self._ask(self._inference.ServerReady, request, grpc_context)
+
+    async def ModelReady(self, request: Any, grpc_context: Any) -> Any:
+        return await self._ask(self._inference.ModelReady, request, grpc_context)
+
+    async def ServerMetadata(self, request: Any, grpc_context: Any) -> Any:
+        return await self._ask(self._inference.ServerMetadata, request, grpc_context)
+
+    async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:
+        return await self._ask(self._inference.ModelMetadata, request, grpc_context)
+
+    async def ModelConfig(self, request: Any, grpc_context: Any) -> Any:
+        return await self._ask(self._inference.ModelConfig, request, grpc_context)
+
+    async def ModelStatistics(self, request: Any, grpc_context: Any) -> Any:
+        return await self._ask(self._inference.ModelStatistics, request, grpc_context)
+
+    async def _ask(self, method: Callable[..., Awaitable[Any]], request: Any, grpc_context: Any) -> Any:
+        """A question about the models: it needs a key and counts against no rate."""
+        with _call(grpc_context):
+            self._gate.authenticate(authorization_of(grpc_context.invocation_metadata()))
+            return await method(request, grpc_context)
 
     # grpc.health.v1.Health
 

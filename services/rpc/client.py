@@ -38,7 +38,7 @@ KEEPALIVE = [
 HEALTH_TIMEOUT_S = 5.0
 
 
-class _Remote:
+class Remote:
     """One service at one address.
 
     Args:
@@ -99,7 +99,7 @@ class _Remote:
         self._channel = None
 
 
-class RemoteTokenizer(_Remote):
+class RemoteTokenizer(Remote):
     """An image tokenizer by address."""
 
     name = "tokenizer"
@@ -110,7 +110,7 @@ class RemoteTokenizer(_Remote):
         return response
 
 
-class RemoteDecoder(_Remote):
+class RemoteDecoder(Remote):
     """An image decoder by address."""
 
     name = "decoder"
@@ -121,7 +121,7 @@ class RemoteDecoder(_Remote):
         return response
 
 
-class RemoteLanguageModel(_Remote):
+class RemoteLanguageModel(Remote):
     """A language model by address."""
 
     name = "llm"

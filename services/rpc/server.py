@@ -6,14 +6,16 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.config import Settings
 from services.errors import ConfigurationError
+from services.pb.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from services.pb.medmax.v1 import (
     assistant_pb2_grpc,
     decoder_pb2_grpc,
@@ -31,6 +33,7 @@ REGISTER: dict[str, Callable[[Any, Any], None]] = {
     "llm": llm_pb2_grpc.add_LanguageModelServicer_to_server,
     "decoder": decoder_pb2_grpc.add_ImageDecoderServicer_to_server,
     "gateway": assistant_pb2_grpc.add_AssistantServicer_to_server,
+    "inference": grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
 }
 HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -42,11 +45,24 @@ def message_options(settings: Settings) -> list[tuple[str, int]]:
     return [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
 
 
+class _Pools:
+    """The process's descriptors and, after them, those of the inference stubs, which have a pool of their own."""
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def look_up(*key: Any) -> Any:
+            try:
+                return getattr(descriptor_pool.Default(), method)(*key)
+            except KeyError:
+                return getattr(grpc_service_pb2.DESCRIPTOR.pool, method)(*key)
+
+        return look_up
+
+
 class Server:
     """Servicers behind one port.
 
     Args:
-        servicers: `tokenizer`, `llm`, `decoder` or `gateway` → its servicer.
+        servicers: `tokenizer`, `llm`, `decoder`, `gateway` or `inference` → its servicer.
         port: 0 takes a free one; `address` tells which.
         authenticate: see `ErrorInterceptor`.
     """
@@ -81,7 +97,8 @@ class Server:
             REGISTER[name](servicer, self._server)
         checks = {FULL_NAMES[name]: servicer.check_health for name, servicer in self._servicers.items()}
         health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(checks), self._server)
-        reflection.enable_server_reflection([*checks, HEALTH_NAME, reflection.SERVICE_NAME], self._server)
+        names = [*checks, HEALTH_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server, cast(Any, _Pools()))
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
             port = self._server.add_insecure_port(f"{host}:{self._asked_port}")

@@ -13,7 +13,7 @@ class ImageTokenizerServicer:
     """Service 1: picture file to image codes."""
 
     def __init__(self, tokenizer: ImageTokenizer, settings: Settings) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._settings = settings
 
     @classmethod
@@ -27,7 +27,7 @@ class ImageTokenizerServicer:
         """See `tokenizer.proto`."""
         deadline = Deadline.after(request.context.timeout_ms, self._settings.request_timeout_s)
         window = Window(request.window.center, request.window.width) if request.HasField("window") else None
-        tokens = await self._tokenizer.tokenize(request.image, window, deadline)
+        tokens = await self.tokenizer.tokenize(request.image, window, deadline)
         rows, columns = tokens.grid
         return tokenizer_pb2.TokenizeResponse(
             codes=common_pb2.ImageCodes(codes=tokens.codes.tolist(), height=rows, width=columns),
@@ -42,12 +42,12 @@ class ImageTokenizerServicer:
     @property
     def model(self) -> common_pb2.ModelVersion:
         """The weights that answer."""
-        return common_pb2.ModelVersion(id=self._tokenizer.model_id, digest=self._tokenizer.digest)
+        return common_pb2.ModelVersion(id=self.tokenizer.model_id, digest=self.tokenizer.digest)
 
     async def check_health(self) -> None:
         """Raises: Unavailable when the tokenizer is closed or stuck."""
-        await self._tokenizer.check_health()
+        await self.tokenizer.check_health()
 
     async def close(self) -> None:
         """Finishes what was accepted and releases the threads."""
-        await self._tokenizer.close()
+        await self.tokenizer.close()

@@ -10,20 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from services.batching import Batcher
 from services.checkpoint import open_checkpoint
-from services.config import Device, Settings
+from services.config import Settings
 from services.deadline import Deadline
 from services.errors import DeadlineExceeded, Overloaded, Unavailable
 from services.tokenizer.cache import ByteCache
+from services.tokenizer.encoder import Encoder, encoder_of
 from services.tokenizer.limits import Limits
 from services.tokenizer.pictures import read_picture
-from services.tokenizer.preprocess import to_input, to_square
+from services.tokenizer.preprocess import to_square
 from services.tokenizer.window import Window
-from services.vqgan import VQGAN, load_vqgan
+from services.vqgan import VQConfig
 
 READERS = 2
 """Threads that decode pictures; each may take some 16 bytes per pixel of the pixel limit."""
@@ -61,73 +60,56 @@ class _Shared:
 
 
 class ImageTokenizer:
-    """The VQ-GAN encoder behind a cache and a queue.
+    """An encoder behind a cache.
 
     Requests for the same bytes and window that overlap in time are worked on once.
 
     Args:
-        vqgan: with its encoder, on the device to use.
+        config: shape of the VQ-GAN.
         model_id, digest: name and SHA-256 of the weights.
-        batch_size: pictures in one batch on a GPU. On a CPU pictures pass one at a time: batches gain little there
-            and change the last bits of the latents, so codes would depend on who else is asking.
         max_pending: pictures that may be at work or waiting; below 0 = no limit.
     """
 
     def __init__(
         self,
-        vqgan: VQGAN,
+        encoder: Encoder,
+        config: VQConfig,
         *,
         model_id: str,
         digest: str,
         limits: Limits,
-        batch_size: int = 16,
-        batch_wait_ms: float = 2,
         cache_bytes: int = 64 << 20,
         max_pending: int = 256,
-        stuck_after_s: float = 120,
     ) -> None:
+        self.config = config
         self.model_id = model_id
         self.digest = digest
         self.limits = limits
-        self._vqgan = vqgan
-        self._device = next(vqgan.parameters()).device
-        on_gpu = self._device.type != "cpu"
+        self._encoder = encoder
         self._max_pending = max_pending
         self._cache: ByteCache[Key, Tokens] = ByteCache(cache_bytes)
         self._shared: dict[Key, _Shared] = {}
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="picture reader")
-        self._batcher: Batcher[NDArray[np.uint8], NDArray[np.int32]] = Batcher(
-            self._encode,
-            name="tokenizer",
-            max_size=batch_size if on_gpu else 1,
-            max_wait_s=batch_wait_ms / 1000 if on_gpu else 0,
-            max_queue=max_pending,
-            stuck_after_s=stuck_after_s,
-        )
         self._closed = False
 
     @classmethod
     def load(cls, settings: Settings) -> ImageTokenizer:
         """From the checkpoint named in the settings. Raises: CheckpointError."""
         checkpoint = open_checkpoint(settings.checkpoint, settings.vqgan)
-        if settings.threads and settings.device is Device.CPU:
-            torch.set_num_threads(settings.threads)
         return cls(
-            load_vqgan(checkpoint, decoder=False, device=settings.device.value),
+            encoder_of(checkpoint, settings),
+            checkpoint.vq_config,
             model_id=settings.model_id,
             digest=checkpoint.digest,
             limits=Limits.from_settings(settings),
-            batch_size=settings.batch_size,
-            batch_wait_ms=settings.batch_wait_ms,
             cache_bytes=settings.tokenizer_cache_bytes,
             max_pending=settings.tokenizer.max_queued_requests,
-            stuck_after_s=settings.request_timeout_s,
         )
 
     @property
     def grid(self) -> tuple[int, int]:
         """Codes of one picture as (rows, columns)."""
-        return self._vqgan.config.grid
+        return self.config.grid
 
     async def tokenize(
         self, data: bytes, window: Window | None = None, deadline: Deadline | None = None
@@ -141,7 +123,7 @@ class ImageTokenizer:
             InvalidImage, PayloadTooLarge, InvalidInput: the caller's; see `read_picture`.
             Overloaded: too many pictures at once.
             DeadlineExceeded: `deadline` passed.
-            Unavailable: the tokenizer is closed.
+            Unavailable: the tokenizer is closed, or its Triton server out of reach.
         """
         if self._closed:
             raise Unavailable("the tokenizer is shutting down", retry_after_s=1)
@@ -153,15 +135,15 @@ class ImageTokenizer:
         return await self._join(key, lambda: self._tokenize(key, data), deadline)
 
     async def check_health(self) -> None:
-        """Raises: Unavailable when closed or stuck."""
-        self._batcher.check_health()
+        """Raises: Unavailable when closed, stuck or out of reach."""
+        await self._encoder.check_health()
 
     async def close(self) -> None:
         """Finishes what was accepted, then releases the threads and the cache's memory."""
         self._closed = True
         if running := [shared.task for shared in self._shared.values()]:
             await asyncio.wait(running)
-        await self._batcher.close()
+        await self._encoder.close()
         self._readers.shutdown(wait=False)
 
     async def _join(
@@ -195,20 +177,15 @@ class ImageTokenizer:
         content, _, window = key
         loop = asyncio.get_running_loop()
         square, source = await loop.run_in_executor(self._readers, self._read, data, window)
-        codes = await self._batcher.submit(square)
+        codes = await self._encoder.encode(square)
         tokens = Tokens(codes, self.grid, *source, content)
         self._cache.put(key, tokens, codes.nbytes + ENTRY_BYTES)
         return tokens
 
     def _read(self, data: bytes, window: Window | None) -> tuple[NDArray[np.uint8], tuple[str, int, int]]:
         picture = read_picture(data, self.limits, window)
-        square = to_square(picture.pixels, self._vqgan.config.resolution)
+        square = to_square(picture.pixels, self.config.resolution)
         return square, (picture.format, picture.width, picture.height)
-
-    def _encode(self, squares: list[NDArray[np.uint8]]) -> list[NDArray[np.int32]]:
-        pixels = torch.from_numpy(to_input(squares)).to(self._device)
-        codes = self._vqgan.encode(pixels)
-        return list(codes.to("cpu", torch.int32).numpy())
 
 
 async def _sha256(data: bytes) -> str:

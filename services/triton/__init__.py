@@ -1,0 +1,1 @@
+"""Tokenizer and decoder in a Triton server: the model repository, and the models' code for its Python backend."""
