@@ -1,0 +1,154 @@
+"""Locust users that ask at random moments and never wait for an answer, and the shapes of a day.
+
+A Locust user waits for its answer before it asks again, so a slow server is asked less, and its worst moments are
+measured least (coordinated omission). Here a user is a *Poisson source*: it asks at moments drawn beforehand, each
+request in a greenlet of its own, and a request's latency counts from its moment. n sources of rate r are one source of
+rate n·r, so Locust's number of users is the arrival rate, and its shapes work as usual.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from locust import LoadTestShape, User, constant, task
+
+from loadtests.clients import Client, Watch
+from loadtests.samples import SHED, Sample
+from loadtests.scenarios.asks import Ask
+
+# Radiologists at work by the hour of the day, of ten: reading begins at seven, peaks at nine, and a few stay at night.
+HOURS = (1, 1, 1, 1, 1, 1, 2, 5, 9, 10, 9, 7, 5, 6, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
+OPEN_LIMIT = 512
+"""Requests that may be open at a time; those beyond are counted as `not_sent`."""
+
+
+@dataclass
+class Test:
+    """What all sources of one run share.
+
+    Attributes:
+        rate: requests a second of one source.
+        seconds: after which nothing is due any more.
+        asks: what is asked, in turn; from the start again where they run out.
+        clients: by protocol, used in turn.
+        count: requests that may be sent in all.
+    """
+
+    rate: float
+    seconds: float
+    asks: Sequence[Ask]
+    clients: dict[str, Client]
+    count: int
+    seed: int = 0
+    samples: list[Sample] = field(default_factory=list)
+    start: float = field(default_factory=time.monotonic)
+    pool: Pool = field(default_factory=Pool)
+    on_sample: Callable[[Sample], None] = lambda sample: None
+    _number: Any = field(default_factory=itertools.count)
+    _sources: Any = field(default_factory=itertools.count)
+
+    __test__ = False
+
+    def randomness(self) -> random.Random:
+        """Of one more source."""
+        return random.Random(f"{self.seed} {next(self._sources)}")
+
+    def send(self, due: float) -> None:
+        """One request, in a greenlet of its own; none when the time or the number is used up."""
+        if due - self.start >= self.seconds or (number := next(self._number)) >= self.count:
+            return
+        ask = self.asks[number % len(self.asks)]
+        protocol = list(self.clients)[number % len(self.clients)]
+        if len(self.pool) >= OPEN_LIMIT:
+            self._note(Watch(due, code=SHED).sample(ask.kind, protocol, self.start))
+            return
+        self.pool.spawn(self._ask, ask, protocol, due)
+
+    def _ask(self, ask: Ask, protocol: str, due: float) -> None:
+        watch = Watch(due)
+        self.clients[protocol].ask(ask, watch)
+        self._note(watch.sample(ask.kind, protocol, self.start))
+
+    def _note(self, sample: Sample) -> None:
+        self.samples.append(sample)
+        self.on_sample(sample)
+
+
+class Source(User):  # type: ignore[misc]
+    """A Poisson source. `environment.test` is the `Test` it belongs to."""
+
+    abstract = True
+    wait_time = constant(0)
+    test: Test
+
+    def on_start(self) -> None:
+        self._random, self._due = self.test.randomness(), time.monotonic()
+
+    @task
+    def arrive(self) -> None:
+        """Waits for the next moment and asks; a moment that has passed already is asked about at once."""
+        self._due += self._random.expovariate(self.test.rate)
+        gevent.sleep(max(0.0, self._due - time.monotonic()))
+        self.test.send(self._due)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many sources there are at which time, for `seconds`.
+
+    Attributes:
+        levels: sources in each of as many equal parts of the time.
+        rate: requests a second of one source.
+    """
+
+    seconds: float
+    levels: tuple[int, ...]
+    rate: float
+
+    def sources(self, at_s: float) -> int | None:
+        """At `at_s` seconds; None when the time is over."""
+        if at_s >= self.seconds:
+            return None
+        return self.levels[int(at_s / self.seconds * len(self.levels))]
+
+    @property
+    def expected(self) -> float:
+        """Requests to expect."""
+        return sum(self.levels) / len(self.levels) * self.rate * self.seconds
+
+
+SOURCES = 10
+
+
+def constant_rate(rate: float, seconds: float) -> Plan:
+    """`rate` requests a second throughout."""
+    return Plan(seconds, (SOURCES,), rate / SOURCES)
+
+
+def day(radiologists: int, per_hour: float, compress: float) -> Plan:
+    """24 hours in `86400 / compress` seconds.
+
+    Args:
+        radiologists: at work at the peak.
+        per_hour: questions that one of them asks in an hour of the day, which passes `compress` times as fast.
+    """
+    levels = tuple(max(1, round(radiologists * level / max(HOURS))) for level in HOURS)
+    return Plan(86400 / compress, levels, per_hour / 3600 * compress)
+
+
+def shape(plan: Plan) -> LoadTestShape:
+    """Locust's shape of a plan."""
+
+    class Planned(LoadTestShape):  # type: ignore[misc]
+        def tick(self) -> tuple[int, float] | None:
+            sources = plan.sources(self.get_run_time())
+            return None if sources is None else (sources, 100.0)
+
+    return Planned()
