@@ -27,6 +27,11 @@ from services.deployments.processes import Process, descendants
 START_LIMIT_S = 600  # a machine that others keep busy
 STOP_LIMIT_S = 60
 ROOT = Path(__file__).resolve().parent.parent
+TITLES = {
+    "proxy": ("ray::ProxyActor", "ray::SERVE_PROXY_ACTOR"),
+    "controller": ("ray::ServeController", "ray::SERVE_CONTROLLER_ACTOR"),
+}
+"""How the command lines of Serve's own processes begin."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,12 @@ class Served:
 
     def replicas(self, deployment: str) -> list[int]:
         """Process ids of a deployment's replicas."""
-        name = f"ray::ServeReplica:medmax:{deployment}"
-        return [child.pid for child in descendants(self.process.pid) if title(child.pid).startswith(name)]
+        return self.processes(deployment)
+
+    def processes(self, kind: str) -> list[int]:
+        """Ids of its processes of a kind: a deployment's replicas, `proxy` or `controller`."""
+        names = TITLES.get(kind, (f"ray::ServeReplica:medmax:{kind}",))
+        return [child.pid for child in descendants(self.process.pid) if title(child.pid).startswith(names)]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Asks it to stop; returns its exit status."""
@@ -110,8 +119,10 @@ def start(folder: Path, *arguments: str, **environment: str) -> Served:
     impatience.start()
     text = process.stdout.readline()
     impatience.cancel()
-    if not text:
-        raise RuntimeError(f"medmax serve did not start:\n{log.read_text()}")
+    # Addresses are one line; an error is an indented document, after which the process ends.
+    if not text.rstrip().endswith("}"):
+        text += process.stdout.read()
+        raise RuntimeError(f"medmax serve did not start:\n{text}{log.read_text()}")
     return Served(process, json.loads(text), folder / "data", log)
 
 

@@ -4,7 +4,7 @@
     python -m loadtests.scenarios day --radiologists 20 --compress 1440     # 24 hours in a minute
 
 chat: a question on a report, in a dialogue. vqa: on a film. drawing: a picture from a description. interleaved: text
-and a picture. day: all of them over 24 hours with a morning peak. Without addresses it starts a stack of its own. Half
+and a picture. mixed: all of them. day: mixed, over 24 hours with a morning peak. Without addresses it starts a stack of its own. Half
 of the requests go over REST, half over gRPC, unless --protocol says otherwise.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from loadtests.clients import CLIENTS
 from loadtests.samples import summary
 from loadtests.scenarios import options
-from loadtests.scenarios.asks import MIXES
+from loadtests.scenarios.asks import DAY, MIXES
 from loadtests.scenarios.sources import constant_rate, day
 
 MAX_SECONDS = 8 * 3600
@@ -28,7 +28,7 @@ MAX_SECONDS = 8 * 3600
 
 def main() -> int:
     parser = options.parser(__doc__)
-    parser.add_argument("scenario", choices=tuple(MIXES))
+    parser.add_argument("scenario", choices=(*MIXES, DAY))
     parser.add_argument("--protocol", choices=(*CLIENTS, "both"), default="both")
     parser.add_argument(
         "--rate", type=options.bounded(0.01, 1000), default=1.0, help="requests a second, but for day"
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--samples", action="store_true", help="put every request into the report")
     options.add_objective(parser)
     arguments = parser.parse_args()
-    if arguments.scenario == "day":
+    if arguments.scenario == DAY:
         plan = day(arguments.radiologists, arguments.per_hour, arguments.compress)
     else:
         plan = constant_rate(arguments.rate, arguments.seconds)
@@ -59,7 +59,7 @@ def main() -> int:
             samples = run(
                 target,
                 plan,
-                MIXES[arguments.scenario],
+                MIXES["mixed" if arguments.scenario == DAY else arguments.scenario],
                 protocols,
                 seed=arguments.seed,
                 count=arguments.count,

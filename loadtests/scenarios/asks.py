@@ -17,8 +17,9 @@ KINDS = ("chat", "vqa", "drawing", "interleaved")
 MIXES: Mapping[str, Mapping[str, float]] = {
     **{kind: {kind: 1.0} for kind in KINDS},
     # Mostly questions on films; pictures are drawn for teaching and for answers that show what they mean.
-    "day": {"vqa": 0.55, "chat": 0.30, "drawing": 0.09, "interleaved": 0.06},
+    "mixed": {"vqa": 0.55, "chat": 0.30, "drawing": 0.09, "interleaved": 0.06},
 }
+DAY = "day"
 ASKED_TWICE = 0.5
 """Share of the questions on a film that somebody has asked about before: colleagues share films."""
 
