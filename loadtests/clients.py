@@ -44,6 +44,7 @@ class Watch:
     tokens: int = 0
     prompt_tokens: int = 0
     pictures: int = 0
+    image_tokens: int = 0
     _text: list[float] = field(default_factory=list)
 
     def text(self) -> None:
@@ -83,6 +84,7 @@ class Watch:
             self.server_ms,
             self.prompt_tokens,
             self.pictures,
+            self.image_tokens,
         )
 
 
@@ -127,6 +129,7 @@ class RestClient:
         chunk = json.loads(data)
         if usage := chunk.get("usage"):
             watch.tokens = usage["completion_tokens_details"]["text_tokens"]
+            watch.image_tokens = usage["completion_tokens_details"]["image_tokens"]
             watch.prompt_tokens = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
         for choice in chunk["choices"]:
             if choice["delta"].get("content"):
@@ -160,6 +163,7 @@ class GrpcClient:
                 else:
                     usage, latency = event.finish.usage, event.finish.latency
                     watch.tokens = usage.completion_tokens - usage.completion_image_tokens
+                    watch.image_tokens = usage.completion_image_tokens
                     watch.prompt_tokens = usage.prompt_tokens - usage.cached_tokens
                     watch.finish(
                         event.finish.interaction_id,

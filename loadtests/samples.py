@@ -30,7 +30,7 @@ class Sample:
         total_s: from `due_s` to the end of the answer, or to its failure.
         tokens: text tokens of the answer.
         prompt_tokens: of the prompt, without those whose cache entries were reused.
-        pictures: in the answer.
+        pictures, image_tokens: in the answer.
         token_s: mean time between two text tokens; None below two tokens, and where a picture came between.
         code: `ok`, or the error's code.
         interaction: id under which the answer is stored; empty = none.
@@ -50,6 +50,7 @@ class Sample:
     server_ms: dict[str, float] = field(default_factory=dict)
     prompt_tokens: int = 0
     pictures: int = 0
+    image_tokens: int = 0
 
     @property
     def answered(self) -> bool:

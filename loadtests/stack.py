@@ -26,6 +26,7 @@ from services.deployments.processes import Process, descendants
 
 START_LIMIT_S = 600  # a machine that others keep busy
 STOP_LIMIT_S = 60
+TRIES = 4
 ROOT = Path(__file__).resolve().parent.parent
 TITLES = {
     "proxy": ("ray::ProxyActor", "ray::SERVE_PROXY_ACTOR"),
@@ -169,7 +170,14 @@ def own_stack(*arguments: str, **environment: str) -> Iterator[Served]:
     """
     chosen = {"MEDMAX_REQUESTS_PER_MINUTE": "0", **environment}
     with tempfile.TemporaryDirectory(prefix="load-", ignore_cleanup_errors=True) as folder:
-        served = start(Path(folder), "--http-port", "0", "--grpc-port", "0", *arguments, **chosen)
+        for left in reversed(range(TRIES)):
+            try:
+                served = start(Path(folder), "--http-port", "0", "--grpc-port", "0", *arguments, **chosen)
+                break
+            except RuntimeError as error:
+                # Ray gives its node 30 s, whatever the machine has to do; there is no setting for it.
+                if not left or "timed out during startup" not in str(error):
+                    raise
         try:
             yield served
         finally:
