@@ -22,7 +22,7 @@ from loadtests.clients import CLIENTS
 from loadtests.samples import Step, goodput, knee, summary
 from loadtests.scenarios import options
 from loadtests.scenarios.asks import MIXES
-from loadtests.scenarios.sources import constant_rate
+from loadtests.scenarios.plans import constant_rate
 
 MAX_STEPS = 20
 BAD_STEPS = 2

@@ -25,7 +25,7 @@ import httpx
 from services.deployments.processes import Process, descendants
 
 START_LIMIT_S = 600  # a machine that others keep busy
-STOP_LIMIT_S = 60
+STOP_LIMIT_S = 180
 TRIES = 4
 ROOT = Path(__file__).resolve().parent.parent
 TITLES = {

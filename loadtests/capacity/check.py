@@ -17,52 +17,12 @@ from typing import Any
 
 from rich.table import Table
 
-from loadtests.capacity.device import Device, Work, read
-from loadtests.capacity.simulator import Replicas, Simulation
-from loadtests.samples import Sample, spread
+from loadtests.capacity.device import read
+from loadtests.capacity.prediction import compare, predict
 from loadtests.saturation import rates
 from loadtests.scenarios import options
 from loadtests.scenarios.asks import MIXES
-from loadtests.scenarios.sources import constant_rate
-
-
-def predict(device: Device, measured: list[Sample]) -> list[Sample]:
-    """The same requests in simulated time."""
-    arrivals = sorted(
-        (
-            (
-                sample.due_s,
-                Work(
-                    sample.kind,
-                    int(sample.kind == "vqa"),
-                    sample.prompt_tokens,
-                    sample.tokens,
-                    sample.pictures,
-                ),
-            )
-            for sample in measured
-        ),
-        key=lambda arrival: arrival[0],
-    )
-    return Simulation(device, Replicas()).run(arrivals)
-
-
-def compare(rate: float, measured: list[Sample], predicted: list[Sample]) -> dict[str, Any]:
-    """p50 and p90 of both, and predicted over measured."""
-    row: dict[str, Any] = {"rate": rate, "answers": len(measured)}
-    for name in ("first_s", "total_s"):
-        real = spread(getattr(sample, name) for sample in measured) or {}
-        model = spread(getattr(sample, name) for sample in predicted) or {}
-        row[name] = {
-            each: {
-                "measured": real[each],
-                "predicted": model[each],
-                "ratio": round(model[each] / real[each], 2),
-            }
-            for each in ("p50", "p90")
-            if real.get(each)
-        }
-    return row
+from loadtests.scenarios.plans import constant_rate
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from loadtests.clients import CLIENTS
 from loadtests.samples import summary
 from loadtests.scenarios import options
 from loadtests.scenarios.asks import DAY, MIXES
-from loadtests.scenarios.sources import constant_rate, day
+from loadtests.scenarios.plans import constant_rate, day
 
 MAX_SECONDS = 8 * 3600
 

@@ -16,7 +16,8 @@ from locust.env import Environment
 from loadtests.clients import CLIENTS
 from loadtests.samples import Sample
 from loadtests.scenarios.asks import Asker
-from loadtests.scenarios.sources import Plan, Source, Test, shape
+from loadtests.scenarios.plans import Plan
+from loadtests.scenarios.sources import Source, Test, shape
 from loadtests.stack import Target
 
 MAX_COUNT = 200_000

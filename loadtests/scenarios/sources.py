@@ -1,4 +1,4 @@
-"""Locust users that ask at random moments and never wait for an answer, and the shapes of a day.
+"""Locust users that ask at random moments and never wait for an answer.
 
 A Locust user waits for its answer before it asks again, so a slow server is asked less, and its worst moments are
 measured least (coordinated omission). Here a user is a *Poisson source*: it asks at moments drawn beforehand, each
@@ -22,9 +22,8 @@ from locust import LoadTestShape, User, constant, task
 from loadtests.clients import Client, Watch
 from loadtests.samples import SHED, Sample
 from loadtests.scenarios.asks import Ask
+from loadtests.scenarios.plans import Plan
 
-# Radiologists at work by the hour of the day, of ten: reading begins at seven, peaks at nine, and a few stay at night.
-HOURS = (1, 1, 1, 1, 1, 1, 2, 5, 9, 10, 9, 7, 5, 6, 7, 6, 5, 4, 3, 2, 2, 1, 1, 1)
 OPEN_LIMIT = 512
 """Requests that may be open at a time; those beyond are counted as `not_sent`."""
 
@@ -97,50 +96,6 @@ class Source(User):  # type: ignore[misc]
         self._due += self._random.expovariate(self.test.rate)
         gevent.sleep(max(0.0, self._due - time.monotonic()))
         self.test.send(self._due)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many sources there are at which time, for `seconds`.
-
-    Attributes:
-        levels: sources in each of as many equal parts of the time.
-        rate: requests a second of one source.
-    """
-
-    seconds: float
-    levels: tuple[int, ...]
-    rate: float
-
-    def sources(self, at_s: float) -> int | None:
-        """At `at_s` seconds; None when the time is over."""
-        if at_s >= self.seconds:
-            return None
-        return self.levels[int(at_s / self.seconds * len(self.levels))]
-
-    @property
-    def expected(self) -> float:
-        """Requests to expect."""
-        return sum(self.levels) / len(self.levels) * self.rate * self.seconds
-
-
-SOURCES = 10
-
-
-def constant_rate(rate: float, seconds: float) -> Plan:
-    """`rate` requests a second throughout."""
-    return Plan(seconds, (SOURCES,), rate / SOURCES)
-
-
-def day(radiologists: int, per_hour: float, compress: float) -> Plan:
-    """24 hours in `86400 / compress` seconds.
-
-    Args:
-        radiologists: at work at the peak.
-        per_hour: questions that one of them asks in an hour of the day, which passes `compress` times as fast.
-    """
-    levels = tuple(max(1, round(radiologists * level / max(HOURS))) for level in HOURS)
-    return Plan(86400 / compress, levels, per_hour / 3600 * compress)
 
 
 def shape(plan: Plan) -> LoadTestShape:
