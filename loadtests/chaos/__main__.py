@@ -39,10 +39,9 @@ from services import config
 
 HEALED = 3
 """Requests due after a fault that must be answered before the next one."""
-HEAL_LIMIT_S = 150.0
 MOST = 5000
 DISK = "16m"
-KINDS = ("kill", "pause", "disk", "database")
+KINDS = ("database", "disk", "pause", "kill")
 
 
 @contextmanager
@@ -78,27 +77,27 @@ def chosen(
 ) -> list[Fault]:
     """The faults of a run, in order."""
     faults: list[Fault] = []
-    if "kill" in only:
-        faults += [Kill(served, kind) for kind in kinds]
-    if "pause" in only:
-        faults += [Pause(served, kind, pause_s) for kind in kinds]
-    if "disk" in only and disk is not None:
-        faults.append(FullDisk(disk))
     if "database" in only and wire is not None:
         faults += [Database(wire, "cut"), Database(wire, "stalled", 20.0)]
+    if "disk" in only and disk is not None:
+        faults.append(FullDisk(disk))
+    if "pause" in only:
+        faults += [Pause(served, kind, pause_s) for kind in kinds]
+    if "kill" in only:
+        faults += [Kill(served, kind) for kind in kinds]
     return faults
 
 
-def undergo(faults: list[Fault], caller: Caller, limit: float) -> list[dict[str, Any]]:
+def undergo(faults: list[Fault], caller: Caller, limit: float, heal_s: float) -> list[dict[str, Any]]:
     """Every fault in turn, each after the stack has healed from the one before; when each was, and what it took."""
     log: list[dict[str, Any]] = []
-    if not _healed(caller, time.monotonic(), limit):
+    if not _healed(caller, time.monotonic(), limit, heal_s):
         raise RuntimeError("the stack does not answer")
     for fault in faults:
         begun = time.monotonic()
         strike(fault)
         ended = time.monotonic()
-        healed = _healed(caller, ended, limit)
+        healed = _healed(caller, ended, limit, heal_s)
         entry = {"fault": fault.name, "begun_s": begun, "ended_s": ended, "healed_s": healed}
         log.append(entry)
         options.err.print(
@@ -109,9 +108,9 @@ def undergo(faults: list[Fault], caller: Caller, limit: float) -> list[dict[str,
     return log
 
 
-def _healed(caller: Caller, since: float, limit: float) -> float | None:
+def _healed(caller: Caller, since: float, limit: float, heal_s: float) -> float | None:
     """When as many requests as it takes, due after `since`, had been answered; None = not in time."""
-    limit = min(limit, since + HEAL_LIMIT_S)
+    limit = min(limit, since + heal_s)
     while caller.answered_since(since) < HEALED:
         if time.monotonic() > limit:
             return None
@@ -193,7 +192,8 @@ def main() -> int:
         )
         faults = chosen(served, wire, disk, arguments.only, arguments.kinds, arguments.pause)
         with caller.asking():
-            log = undergo(faults, caller, time.monotonic() + 60 * arguments.minutes)
+            limit = time.monotonic() + 60 * arguments.minutes
+            log = undergo(faults, caller, limit, arguments.heal)
         settings = config.load(database_url=direct, object_store=environment["MEDMAX_OBJECT_STORE"])
         told = [call.sample.interaction for call in caller.calls if call.sample.interaction]
         account = balance(caller.calls, *asyncio.run(read_store(settings, told)))
