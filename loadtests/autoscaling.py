@@ -26,7 +26,7 @@ from rich.table import Table
 
 from loadtests.scenarios import options
 from loadtests.scenarios.asks import MIXES
-from loadtests.stack import ROOT
+from loadtests.stack import OWN, ROOT
 from services import config
 
 SERVICES = ("tokenizer", "llm", "decoder")
@@ -154,7 +154,7 @@ def main() -> int:
     arguments = parser.parse_args()
     scales = {name: {**COMMON, **SCALES[name], "max_replicas": arguments.most} for name in SERVICES}
     report: dict[str, Any] = {"most": arguments.most, "rate": arguments.rate, "scales": scales}
-    os.environ["MEDMAX_REQUESTS_PER_MINUTE"] = "0"
+    os.environ |= OWN
     with (
         options.noted(report),
         tempfile.TemporaryDirectory(prefix="load-", ignore_cleanup_errors=True) as folder,

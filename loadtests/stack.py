@@ -28,6 +28,9 @@ START_LIMIT_S = 900
 STOP_LIMIT_S = 180
 TRIES = 4
 ROOT = Path(__file__).resolve().parent.parent
+OWN = {"MEDMAX_REQUESTS_PER_MINUTE": "0", "RAY_worker_niceness": "0"}
+"""Environment of a stack of our own: no limit on requests a minute, since the load is what is asked for, and the priority
+of any other process, since Ray's own choice gives way to whatever else the machine does."""
 TITLES = {
     "proxy": ("ray::ProxyActor", "ray::SERVE_PROXY_ACTOR"),
     "controller": ("ray::ServeController", "ray::SERVE_CONTROLLER_ACTOR"),
@@ -169,12 +172,8 @@ def _check_loopback(host: str) -> None:
 
 @contextmanager
 def own_stack(*arguments: str, **environment: str) -> Iterator[Served]:
-    """A stack of our own on free ports, its data in a folder that goes with it.
-
-    Its limit on requests a minute is off: the load is what is asked for. Its processes have the priority of any other;
-    Ray's own choice gives way to whatever else the machine does.
-    """
-    chosen = {"MEDMAX_REQUESTS_PER_MINUTE": "0", "RAY_worker_niceness": "0", **environment}
+    """A stack of our own on free ports, its data in a folder that goes with it."""
+    chosen = {**OWN, **environment}
     with tempfile.TemporaryDirectory(prefix="load-", ignore_cleanup_errors=True) as folder:
         for left in reversed(range(TRIES)):
             try:

@@ -151,6 +151,9 @@ def main() -> int:
     parser.add_argument("--rate", type=options.bounded(0.1, 20), default=2.0, help="requests a second")
     parser.add_argument("--pause", type=options.bounded(0.1, 120), default=6.0, help="seconds of a pause")
     parser.add_argument(
+        "--heal", type=options.bounded(1, 3600), default=150.0, help="seconds until all must be well again"
+    )
+    parser.add_argument(
         "--minutes", type=options.bounded(0.5, 120), default=15.0, help="for all faults together"
     )
     parser.add_argument(
