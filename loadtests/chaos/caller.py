@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,7 +38,7 @@ class Caller:
     calls: list[Call] = field(default_factory=list)
     begun: float = 0.0
     _ended: threading.Event = field(default_factory=threading.Event)
-    _numbers: Any = field(default_factory=itertools.count)
+    _futures: list[Future[None]] = field(default_factory=list)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -55,6 +54,8 @@ class Caller:
                 asking.join()
         for client in clients.values():
             client.close()
+        for future in self._futures:
+            future.result()  # a fault of the caller itself
 
     def _ask_on(self, pool: ThreadPoolExecutor, clients: dict[str, Client]) -> None:
         asker, moments = Asker(self.mix, self.seed), random.Random(self.seed)
@@ -65,7 +66,7 @@ class Caller:
             if self._ended.wait(max(0.0, due - time.monotonic())):
                 return
             protocol = list(clients)[number % len(clients)]
-            pool.submit(self._call, ask, protocol, clients[protocol], due)
+            self._futures.append(pool.submit(self._call, ask, protocol, clients[protocol], due))
 
     def _call(self, ask: Any, protocol: str, client: Client, due: float) -> None:
         watch = Watch(due)

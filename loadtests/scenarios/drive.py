@@ -54,13 +54,12 @@ def run(
     clients = {name: CLIENTS[name](target, timeout_s) for name in protocols}
     try:
         if warm_up:
-            _warm_up(
-                Test(1.0, math.inf, [Asker(mix, seed + 1).next() for _ in range(warm_up)], clients, warm_up)
-            )
+            before = Asker(mix, seed + 1)
+            _warm_up(Test(1.0, math.inf, [before.next() for _ in range(warm_up)], clients, warm_up))
         test = Test(plan.rate, plan.seconds, asks, clients, count, seed)
         _locust(test, plan)
         # What is still open ends by its own time limit.
-        test.pool.join(timeout=timeout_s + 5)
+        test.finish(timeout_s + 5)
         return test.samples
     finally:
         for client in clients.values():

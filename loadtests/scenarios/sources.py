@@ -19,7 +19,7 @@ import gevent
 from gevent.pool import Pool
 from locust import LoadTestShape, User, constant, task
 
-from loadtests.clients import Client, Watch
+from loadtests.clients import LATE, Client, Watch
 from loadtests.samples import SHED, Sample
 from loadtests.scenarios.asks import Ask
 from loadtests.scenarios.plans import Plan
@@ -52,6 +52,7 @@ class Test:
     on_sample: Callable[[Sample], None] = lambda sample: None
     _number: Any = field(default_factory=itertools.count)
     _sources: Any = field(default_factory=itertools.count)
+    _open: dict[int, tuple[Ask, str, Watch]] = field(default_factory=dict)
 
     __test__ = False
 
@@ -68,12 +69,23 @@ class Test:
         if len(self.pool) >= OPEN_LIMIT:
             self._note(Watch(due, code=SHED).sample(ask.kind, protocol, self.start))
             return
-        self.pool.spawn(self._ask, ask, protocol, due)
+        self.pool.spawn(self._ask, number, ask, protocol, due)
 
-    def _ask(self, ask: Ask, protocol: str, due: float) -> None:
+    def _ask(self, number: int, ask: Ask, protocol: str, due: float) -> None:
         watch = Watch(due)
+        self._open[number] = (ask, protocol, watch)
         self.clients[protocol].ask(ask, watch)
-        self._note(watch.sample(ask.kind, protocol, self.start))
+        if self._open.pop(number, None):
+            self._note(watch.sample(ask.kind, protocol, self.start))
+
+    def finish(self, patience_s: float) -> None:
+        """Waits for what is open; what is not answered then has failed."""
+        self.pool.join(timeout=patience_s)
+        while self._open:
+            _, (ask, protocol, watch) = self._open.popitem()
+            watch.code = LATE
+            self._note(watch.sample(ask.kind, protocol, self.start))
+        self.pool.kill(block=False)
 
     def _note(self, sample: Sample) -> None:
         self.samples.append(sample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -85,7 +86,7 @@ async def test_the_store_tells_ids_seeds_and_what_cannot_be_read(tmp_path: Path)
     store.close()
     stored, unreadable = await read_store(settings, [whole.id, broken.id])
     assert (sorted(stored), unreadable) == (sorted([(whole.id, 41), (broken.id, 42)]), [])
-    digest = __import__("hashlib").sha256(b"another picture").hexdigest()
+    digest = hashlib.sha256(b"another picture").hexdigest()
     (path,) = tmp_path.rglob(digest)
     path.unlink()
     assert (await read_store(settings, [whole.id, broken.id]))[1] == [broken.id]
@@ -156,7 +157,7 @@ def test_a_stalled_wire_gives_what_it_held_back_when_it_heals(echo: Path) -> Non
 
 
 def test_a_full_disk_has_no_byte_left_and_then_has(tmp_path: Path) -> None:
-    """On a file system of its own where one may be mounted; else a limit on the size of a file stands for it."""
+    """A limit on the size of a file stands for the disk."""
     code = (
         "import resource, sys; from pathlib import Path; from loadtests.chaos.faults import FullDisk\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
