@@ -118,6 +118,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> Served:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            start_new_session=True,  # Ctrl-C reaches the test, which then stops the stack in order
         )
     impatience = threading.Timer(START_LIMIT_S, process.kill)
     impatience.start()

@@ -42,7 +42,7 @@ class Device:
         overhead_s: of a request outside of all services' own work: proxy, gateway, store.
         tokenize_s, decode_s: one picture.
         max_batch: rows of one step.
-        picture_tokens: codes of a picture, its two marks included.
+        picture_tokens: codes of a picture.
         picture_rows: rows of a picture being drawn: 2 with guidance on the text.
         start_s: from the decision to start a replica to its first answer.
         cores: on a machine where all services share so many; None = each has its own.
