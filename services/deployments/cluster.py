@@ -46,6 +46,9 @@ def environment(settings: Settings, metrics_dir: Path) -> dict[str, str]:
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": message_bytes,
         # A lost proxy is replaced after three of these periods, 10 s each by default.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+        # A new proxy that is not ready in this time is killed, which ends `serve.start`: 5 s by default, too short for
+        # its imports on a busy machine.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "services.deployments.proxy:prepare",
     }
     if settings.loopback:

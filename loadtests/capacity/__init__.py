@@ -1,0 +1,1 @@
+"""How many replicas for how many radiologists: a simulator, calibrated by measured runs (docs/capacity.md)."""

@@ -1,0 +1,1 @@
+"""Locust scenarios: what hospitals ask, at rates that do not wait for answers (`python -m loadtests.scenarios`)."""
