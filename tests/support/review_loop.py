@@ -113,7 +113,7 @@ class Site:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0, self.log.read_text()[-2000:]
+            assert process.wait(180) == 0, self.log.read_text()[-2000:]
 
     def answers(self) -> bool:
         try:

@@ -53,7 +53,8 @@ def risk_model(loop: Loop) -> risk.RiskModel:
 
 def plan(loop: Loop) -> tuple[Plan, dict[Key, Stored]]:
     """What would be sent now, and the interactions that were looked at. Changes nothing."""
-    policy, now = loop.settings.routing, loop.clock()
+    # The desk mixes gold in as experts ask for work, so no part of the budgets is kept for it.
+    policy, now = loop.settings.routing.model_copy(update={"gold_share": 0}), loop.clock()
     since = now - timedelta(days=policy.max_age_days)
     stored = {
         (each.interaction_id, each.kind): each

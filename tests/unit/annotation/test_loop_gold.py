@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from annotation.commands import gold
 from annotation.core import Decision, Kind, Picture, Reason, Verdict
 from annotation.loop.gold import MAX_LINE_BYTES, read
 from evaluation.phantoms import draw
@@ -15,7 +16,6 @@ from services.config import load
 from services.errors import InvalidInput
 from tests.support.review import png
 from tests.unit.annotation.loop_samples import loop_in
-from tests.unit.cli.medmax import Result, medmax
 
 CHAT: dict[str, Any] = {
     "id": "effusion-1",
@@ -47,10 +47,6 @@ def listed(folder: Path, *items: object) -> Path:
     file = folder / "gold.jsonl"
     file.write_text("".join(json.dumps(item) + "\n\n" for item in items))
     return file
-
-
-def gold(folder: Path, *arguments: str) -> Result:
-    return medmax(folder, "review", "gold", *arguments, "--json", MEDMAX_DATA_DIR=str(folder / "var"))
 
 
 def test_a_file_is_read_with_its_pictures(folder: Path) -> None:
@@ -100,22 +96,37 @@ def test_a_line_that_is_no_item_is_refused(folder: Path, line: bytes) -> None:
         list(read(folder / "gold.jsonl", load(data_dir=folder)))
 
 
-def test_gold_is_added_without_identifiers_once_somebody_looked_at_what_is_in_doubt(folder: Path) -> None:
-    doubtful = {**CHAT, "id": "doubtful", "answer": ["On 12/03/2021 Quixandra said the left side."]}
+def test_gold_is_added_without_identifiers_once_somebody_looked_at_what_is_in_doubt(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEDMAX_DATA_DIR", str(folder / "var"))
+
+    def said() -> Any:
+        return json.loads(capfd.readouterr().out)
+
+    doubtful = {
+        **CHAT,
+        "id": "doubtful",
+        "answer": ["On 12/03/2021 there are Frobnitz changes on the left side."],
+    }
     file = listed(folder, CHAT, doubtful)
-    refused = gold(folder, "add", str(file))
-    assert refused.status == 1
-    assert refused.document["error"]["field"] == "line 3"
-    assert "Quixandra" not in refused.out + refused.err
+    with pytest.raises(InvalidInput) as refused:
+        gold.add(file, json=True)
+    assert refused.value.field == "line 3"
+    assert "Frobnitz" not in str(refused.value)
     with loop_in(folder) as loop:
-        assert not loop.store.items.gold_page(), "all or none"
-    added = gold(folder, "add", str(file), "--looked").document
-    assert added == {"added": ["chat:effusion-1", "chat:doubtful"], "known": [], "identifiers_removed": 1}
+        assert not loop.store.items.gold_page(), "one in doubt stops all"
+    gold.add(file, looked=True, json=True)
+    assert said() == {"added": ["chat:effusion-1", "chat:doubtful"], "known": [], "identifiers_removed": 1}
     with loop_in(folder) as loop:
         kept = loop.store.items.load("chat:doubtful", pictures=True)
-        assert kept.answer == ("On [DATE] Quixandra said the left side.",)
+        assert kept.answer == ("On [DATE] there are Frobnitz changes on the left side.",)
         assert kept.gold is None
         assert loop.store.items.gold_verdict("chat:doubtful").text == "The right side."
-    assert gold(folder, "remove", "chat:doubtful").document["state"] == "withdrawn"
-    (left,) = gold(folder, "list").document["gold"]
+    gold.remove("chat:doubtful", json=True)
+    assert said() == {"item": "chat:doubtful", "state": "withdrawn"}
+    gold.list_(json=True)
+    (left,) = said()["gold"]
     assert left == {"item": "chat:effusion-1", "state": "cleaned", "speciality": "general", "done": 0}
+    with pytest.raises(InvalidInput, match="was removed"):
+        gold.add(file, looked=True, json=True)
