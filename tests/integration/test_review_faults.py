@@ -38,13 +38,13 @@ def proxy(labelstudio_server: Server) -> Iterator[Proxy]:
         yield found
 
 
-def opened(folder: Path, url: str, token: SecretStr) -> Loop:
+def opened(folder: Path, url: str, token: SecretStr, timeout_s: float = 60) -> Loop:
     settings = ReviewSettings(
         labelstudio={
             "url": url,
             "token": token.get_secret_value(),
             "reconcile_minutes": 60,
-            "timeout_s": 2,
+            "timeout_s": timeout_s,
         },
         judge={"reviewers": 1, "careful_reviewers": 1},
     )
@@ -114,7 +114,9 @@ def test_what_label_studio_answers_is_shown_and_the_item_waits(
 
 
 @pytest.mark.parametrize("hasty", [False, True])
-def test_a_slow_label_studio_is_left_with_one_task(loop: Loop, proxy: Proxy, hasty: bool) -> None:
+def test_a_slow_label_studio_is_left_with_one_task(
+    tmp_path: Path, loop: Loop, labelstudio_server: Server, proxy: Proxy, hasty: bool
+) -> None:
     key = cleaned(loop)
     project = loop.ready_studio.project(Kind.CHAT).id
 
@@ -123,7 +125,8 @@ def test_a_slow_label_studio_is_left_with_one_task(loop: Loop, proxy: Proxy, has
 
     # The task is made, but five seconds late, when our patience has ended.
     proxy.delay_s, proxy.only = 5.0, "/import"
-    assert one_pass(loop, STEPS["publish"]).said["error"] == "deadline_exceeded"
+    with opened(tmp_path, proxy.url, labelstudio_server.admin.token, timeout_s=4) as impatient:
+        assert one_pass(impatient, STEPS["publish"]).said["error"] == "deadline_exceeded"
     assert state(loop, key) is State.CLEANED
     proxy.heal()
     if hasty:  # tried again while the first request is still under way

@@ -26,7 +26,7 @@ class Proxy:
     """
     Attributes:
         status: answer this instead of asking the server; 0 asks it.
-        delay_s: wait before every answer.
+        delay_s: wait before a request is passed on, also where the client does not wait for it.
         only: paths with this in them alone are hindered; empty = all.
         headers: of the answers that are ours.
         seen: requests by method and path.
@@ -51,6 +51,8 @@ class Proxy:
         path = request.url.path
         self.seen[f"{request.method} {path}"] += 1
         hindered = self.only in path
+        # First: the client may give up, and its request arrives all the same.
+        body = await request.body()
         if hindered and self.delay_s:
             await asyncio.sleep(self.delay_s)
         if hindered and self.status:
@@ -61,7 +63,7 @@ class Proxy:
             f"{self.target}{path}",
             params=request.url.query.encode(),
             headers=headers,
-            content=await request.body(),
+            content=body,
         )
         kept = {name: value for name, value in got.headers.items() if name not in _HOP}
         return Response(got.content, got.status_code, kept)
