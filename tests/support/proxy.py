@@ -27,6 +27,7 @@ class Proxy:
     Attributes:
         status: answer this instead of asking the server; 0 asks it.
         delay_s: wait before a request is passed on, also where the client does not wait for it.
+        held: requests wait for this, too.
         only: paths with this in them alone are hindered; empty = all.
         headers: of the answers that are ours.
         seen: requests by method and path.
@@ -36,6 +37,7 @@ class Proxy:
     url: str = ""
     status: int = 0
     delay_s: float = 0.0
+    held: threading.Event | None = None
     only: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
@@ -45,16 +47,18 @@ class Proxy:
     )
 
     def heal(self) -> None:
-        self.status, self.delay_s, self.only, self.headers = 0, 0.0, "", {}
+        self.status, self.delay_s, self.held, self.only, self.headers = 0, 0.0, None, "", {}
 
     async def answer(self, request: Request) -> Response:
         path = request.url.path
         self.seen[f"{request.method} {path}"] += 1
-        hindered = self.only in path
+        hindered, held = self.only in path, self.held
         # First: the client may give up, and its request arrives all the same.
         body = await request.body()
         if hindered and self.delay_s:
             await asyncio.sleep(self.delay_s)
+        if hindered and held is not None:
+            await asyncio.to_thread(held.wait, 120)
         if hindered and self.status:
             return Response('{"detail": "hindered"}', self.status, self.headers, "application/json")
         headers = {name: value for name, value in request.headers.items() if name not in _HOP}
