@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from annotation.commands import people, show, steps
+from annotation.commands import gold, people, show, steps
 from annotation.dataset.cli import app as dataset
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -32,6 +32,7 @@ for step in (
 ):
     app.command()(step)
 app.add_typer(people.held, name="held")
+app.add_typer(gold.gold, name="gold")
 app.add_typer(people.assign, name="assign")
 app.add_typer(people.audit, name="audit")
 app.add_typer(dataset, name="dataset")

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host"}
+_LIMITS = httpx.Limits(max_keepalive_connections=0)  # the server may end a kept one at any time
 
 
 @dataclass
@@ -25,7 +26,8 @@ class Proxy:
     """
     Attributes:
         status: answer this instead of asking the server; 0 asks it.
-        delay_s: wait before every answer.
+        delay_s: wait before a request is passed on, also where the client does not wait for it.
+        held: requests wait for this, too.
         only: paths with this in them alone are hindered; empty = all.
         headers: of the answers that are ours.
         seen: requests by method and path.
@@ -35,42 +37,51 @@ class Proxy:
     url: str = ""
     status: int = 0
     delay_s: float = 0.0
+    held: threading.Event | None = None
     only: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
+    # One for all requests: each new one reads the certificates.
+    _client: httpx.AsyncClient = field(
+        default_factory=lambda: httpx.AsyncClient(timeout=120, trust_env=False, limits=_LIMITS)
+    )
 
     def heal(self) -> None:
-        self.status, self.delay_s, self.only, self.headers = 0, 0.0, "", {}
+        self.status, self.delay_s, self.held, self.only, self.headers = 0, 0.0, None, "", {}
 
     async def answer(self, request: Request) -> Response:
         path = request.url.path
         self.seen[f"{request.method} {path}"] += 1
-        hindered = self.only in path
+        hindered, held = self.only in path, self.held
+        # First: the client may give up, and its request arrives all the same.
+        body = await request.body()
         if hindered and self.delay_s:
             await asyncio.sleep(self.delay_s)
+        if hindered and held is not None:
+            await asyncio.to_thread(held.wait, 120)
         if hindered and self.status:
             return Response('{"detail": "hindered"}', self.status, self.headers, "application/json")
         headers = {name: value for name, value in request.headers.items() if name not in _HOP}
-        async with httpx.AsyncClient(timeout=120, trust_env=False) as client:
-            got = await client.request(
-                request.method,
-                f"{self.target}{path}",
-                params=request.url.query.encode(),
-                headers=headers,
-                content=await request.body(),
-            )
+        got = await self._client.request(
+            request.method,
+            f"{self.target}{path}",
+            params=request.url.query.encode(),
+            headers=headers,
+            content=body,
+        )
         kept = {name: value for name, value in got.headers.items() if name not in _HOP}
         return Response(got.content, got.status_code, kept)
 
 
 @contextmanager
-def proxied(target: str) -> Iterator[Proxy]:
-    """A proxy in front of `target`, on a free port of loopback."""
+def proxied(target: str, port: int = 0) -> Iterator[Proxy]:
+    """A proxy in front of `target` on loopback; port 0 takes a free one."""
     proxy = Proxy(target.rstrip("/"))
     methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     app = Starlette(routes=[Route("/{path:path}", proxy.answer, methods=methods)])
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         proxy.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
