@@ -22,7 +22,7 @@ from services.config import SHIPPED_MODEL
 from services.deployments.processes import Process, descendants
 from tests.support.tiny import tiny_checkpoint
 
-START_LIMIT_S = 180
+START_LIMIT_S = 600
 STOP_LIMIT_S = 60
 ROOT = Path(__file__).resolve().parents[2]
 
