@@ -69,9 +69,14 @@ class LabelStudio:
         Raises:
             ConfigurationError: the project's mark is damaged.
         """
-        project = projects.ensure(self.connection, self.templates[kind], self._reviewers, self._hook)
-        self._projects[kind] = project
-        return project
+        return self.ensure_projects(kind)[kind]
+
+    def ensure_projects(self, *kinds: Kind) -> dict[Kind, Project]:
+        """As `ensure_project`, for several kinds; for all where none is named."""
+        wanted = {kind: self.templates[kind] for kind in kinds or Kind}
+        found = projects.ensure(self.connection, wanted, self._reviewers, self._hook)
+        self._projects |= found
+        return found
 
     def migrate(self, kind: Kind) -> int:
         """Bring a project to our configuration, from an older version or from changes by hand.
