@@ -21,7 +21,7 @@ serve: setup  ## start the stack on loopback and stay up
 	@.venv/bin/medmax serve
 
 setup-review: setup-dev
-	@scripts/setup_review.sh server
+	@scripts/setup_review.sh browser
 
 serve-review: setup  ## start a Label Studio with the review projects on loopback; PORT= for another than 8080
 	@scripts/setup_review.sh server

@@ -55,7 +55,7 @@ def shoot(server: Server, folder: Path = IMAGES) -> None:
             page.wait_for_selector(".mm")
             page.wait_for_timeout(2000)
             for name in CHOSEN[about.kind]:
-                page.locator(f".mm input[name='{name}']").check(force=True)
+                browser.choose(page, name)
             if about.kind is Kind.REPORT:
                 page.get_by_text("pleural effusion", exact=True).first.click()
                 box = page.locator(".mm canvas").first.bounding_box()

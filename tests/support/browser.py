@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from annotation.labelstudio.server import Login, Server
 
@@ -34,6 +34,7 @@ def logged_in(server: Server, who: Login) -> Iterator[Page]:
         try:
             page = browser.new_page(viewport=LAPTOP)
             page.set_default_timeout(PATIENCE_MS)
+            expect.set_options(timeout=PATIENCE_MS)
             page.goto(f"{server.url}/user/login/")
             page.fill("input[name=email]", who.email)
             page.fill("input[name=password]", who.password.get_secret_value())
@@ -42,3 +43,9 @@ def logged_in(server: Server, who: Login) -> Iterator[Page]:
             yield page
         finally:
             browser.close()
+
+
+def choose(page: Page, name: str) -> None:
+    """As a person does: the label is clicked once nothing lies over it, such as a message that fades out."""
+    page.locator(f".mm label:has(input[name='{name}'])").click()
+    expect(page.locator(f".mm input[name='{name}']")).to_be_checked()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 from PIL import Image
 
@@ -22,10 +24,12 @@ from evaluation.phantoms.questions import closed_questions, even_answers
 from services.checkpoint.vocabulary import END_OF_TURN, PLACEHOLDER
 from services.config import Settings
 from services.gateway.local import local_assistant
-from services.pb.medmax.v1 import assistant_pb2, common_pb2
+from services.pb.medmax.v1 import assistant_pb2, assistant_pb2_grpc, common_pb2
 from tests.support.labelstudio import choices, stars, texts
 
 CALLER = "radiology"
+TAG = os.urandom(3).hex()
+"""Of gold items: Label Studio's database may be an older one, which has others' by the same ids."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Asked:
 
     Attributes:
         answer: the model's text; empty for a drawing.
-        right: what it should have been; empty for a drawing.
+        right: what it should have been; empty for a drawing, and where nothing could be saved of the answer.
     """
 
     id: str
@@ -57,6 +61,8 @@ class Asked:
             return Verdict(decision=Decision.ACCEPT, realism=4, agreement=4) if good else reject
         if self.answer == self.right:
             return Verdict(decision=Decision.ACCEPT)
+        if not self.right:
+            return Verdict(decision=Decision.REJECT, error="not_answered", severity=Severity.MINOR)
         return Verdict(
             decision=Decision.EDIT, text=self.right, error="wrong_finding", severity=Severity.MINOR
         )
@@ -75,15 +81,23 @@ def png(phantom: Phantom) -> bytes:
     return target.getvalue()
 
 
-def ask(settings: Settings, count: int, seed: int = 9) -> list[Asked]:
-    """`count` interactions of the three kinds that users make, answered by the real model and stored with consent."""
-    return asyncio.run(_ask(settings, count, seed))
+def ask(settings: Settings, count: int, seed: int = 9, at: str = "") -> list[Asked]:
+    """`count` interactions of the three kinds that users make, answered by the real model and stored with consent.
+
+    Args:
+        at: address of a running stack's gRPC; without one the assistant runs in this process.
+    """
+    return asyncio.run(_ask(settings, count, seed, at))
 
 
-async def _ask(settings: Settings, count: int, seed: int) -> list[Asked]:
+async def _ask(settings: Settings, count: int, seed: int, at: str) -> list[Asked]:
+    wanted = [_request(draw(number), place) for place, number in enumerate(held_out(seed, count))]
+    if at:
+        async with grpc.aio.insecure_channel(at) as channel:
+            generate = assistant_pb2_grpc.AssistantStub(channel).Generate
+            return [await _answered(generate(each[0]), *each) for each in wanted]
     async with local_assistant(settings) as assistant:
-        wanted = [_request(draw(number), place) for place, number in enumerate(held_out(seed, count))]
-        return [await _answered(assistant, *each) for each in wanted]
+        return [await _answered(assistant.generate(each[0], CALLER), *each) for each in wanted]
 
 
 def _request(phantom: Phantom, place: int) -> tuple[assistant_pb2.GenerateRequest, Kind, str]:
@@ -103,16 +117,21 @@ def _request(phantom: Phantom, place: int) -> tuple[assistant_pb2.GenerateReques
     if kind is Kind.CHAT:
         question = even_answers(closed_questions(phantom, rng), rng)
         message.parts.add(text=question.text)
-        return request, kind, question.answer
+        # The house wants whole sentences of some, and wants some not to be answered at all.
+        manner = chance(phantom.seed, "manner")
+        right = (
+            "" if manner < 0.2 else f"The answer is {question.answer}." if manner < 0.5 else question.answer
+        )
+        return request, kind, right
     message.parts.add(text="Describe this image.")
     # The house wants more than the model was taught, so that some reports must be edited.
     more = " No other finding." if chance(phantom.seed, "house") < 0.6 else ""
     return request, kind, caption(phantom) + more
 
 
-async def _answered(assistant: Any, request: Any, kind: Kind, right: str) -> Asked:
+async def _answered(events: AsyncIterable[Any], request: Any, kind: Kind, right: str) -> Asked:
     answer, id = "", ""
-    async for event in assistant.generate(request, CALLER):
+    async for event in events:
         if event.HasField("text"):
             answer += event.text.text
         elif event.HasField("finish"):
@@ -164,7 +183,7 @@ def _gold(kind: Kind, number: int) -> Item:
             fields = {"answer": ("This is a piano.",), "gold": wrong}
     shown = ("Draw it.",) if kind is Kind.PICTURE else (film, "What is it?")
     return Item(
-        id=f"gold-{kind.value}-{number}",
+        id=f"gold-{TAG}-{kind.value}-{number}",
         kind=kind,
         dialogue=(Turn("user", shown),),
         reason=Reason.GOLD,
@@ -255,6 +274,8 @@ def expected(asked: Iterable[Asked]) -> dict[str, set[tuple[str, ...]]]:
         question = f"{PLACEHOLDER}{one.question}"
         if verdict.decision is Decision.ACCEPT:
             rows.add((one.id, "answer", f"{question}{END_OF_TURN}{one.answer}"))
+        elif verdict.decision is Decision.REJECT:
+            unpaired.add((one.id, "rejection", question, one.answer))
         else:
             rows.add((one.id, "correction", f"{question}{END_OF_TURN}{one.right}"))
             pairs.add((one.id, "correction", question, one.right, one.answer))

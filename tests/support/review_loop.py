@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import yaml
 
-from annotation.core import Kind
+from annotation.core import Kind, Verdict
 from annotation.labelstudio.http import Connection
 from annotation.labelstudio.server import Login, Server
 from annotation.loop.context import Loop
@@ -174,13 +174,15 @@ class Panel:
     """Experts with accounts of Label Studio.
 
     Attributes:
-        said: what was submitted: (expert, item's key, verdict).
+        said: what was submitted: (expert, item's key, verdict, Label Studio's number).
+        connections: of the experts who submitted something.
     """
 
     server: Server
     script: Script
     logins: dict[str, Login]
-    said: list[tuple[str, str, Any]] = field(default_factory=list)
+    said: list[tuple[str, str, Verdict, int]] = field(default_factory=list)
+    connections: dict[str, Connection] = field(default_factory=dict)
 
     @classmethod
     def enrol(cls, server: Server, names: list[str]) -> dict[str, Login]:
@@ -198,21 +200,25 @@ class Panel:
         """What the expert's browser sends. Label Studio may be busy: a person would press the button again."""
         kind, _, id = key.partition(":")
         verdict = self.script.says(expert, id, Kind(kind))
-        connection = Connection(self.server.url, self.logins[expert].token, timeout_s=60)
-        try:
-            body = {"result": submitted(verdict, Kind(kind)), "lead_time": 20.0}
-            number = int(connection.post(f"/api/tasks/{task}/annotations/", body)["id"])
-        finally:
-            connection.close()
-        self.said.append((expert, key, verdict))
+        if expert not in self.connections:
+            self.connections[expert] = Connection(self.server.url, self.logins[expert].token, timeout_s=60)
+        body = {"result": submitted(verdict, Kind(kind)), "lead_time": 20.0}
+        number = int(self.connections[expert].post(f"/api/tasks/{task}/annotations/", body)["id"])
+        self.said.append((expert, key, verdict, number))
         return number
 
-    def work(self, loop: Loop, experts: list[str]) -> int:
+    def close(self) -> None:
+        for connection in self.connections.values():
+            connection.close()
+
+    def work(self, loop: Loop, experts: list[str], at_most: int = sys.maxsize) -> int:
         """Every expert takes the next item and annotates it, in turns, until nobody gets one; how many."""
         done, busy = 0, True
         while busy:
             busy = False
             for expert in experts:
+                if done >= at_most:
+                    return done
                 try:
                     held = loop.desk.next_item(expert)
                 except MedMaxError:

@@ -1,29 +1,56 @@
-"""The review loop with real servers: answers of the model, a real Label Studio, scripted experts, data, a model."""
+"""The review loop with real servers: a running stack's answers, a real Label Studio, scripted experts, a data set.
+
+MEDMAX_TEST_INTERACTIONS is how many are answered: fewer here than the 60 that docs/review.md tells of, for time.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select
 
-from annotation.core import Kind
+from annotation.core import Annotation, Kind, Verdict
 from annotation.dataset.versions import load as load_version
 from annotation.dataset.versions import verify
 from annotation.labelstudio.server import Server
+from annotation.loop.context import Loop
 from annotation.loop.steps.clean import release
-from annotation.store import State, What
+from annotation.store import Because, Entry, State, What
+from annotation.store.schema import events
+from services.checkpoint.vocabulary import PLACEHOLDER
+from services.config import SHIPPED_MODEL
 from tests.support.review import Script, ask, expected, gold, recorded
 from tests.support.review_loop import Panel, Site, free_port, wait_for
+from tests.support.stack import Served, running
 
-INTERACTIONS = int(
-    os.environ.get("MEDMAX_TEST_INTERACTIONS", "48")
-)  # and 12 more items of alternatives: 60 in all, about
+INTERACTIONS = int(os.environ.get("MEDMAX_TEST_INTERACTIONS", "15"))
+EXPERTS = ("ada", "ben", "cyd", "dee", "eve")
+DONE = (State.JUDGED, State.BUILT)
 
 
-def site(folder: Path, server: Server, **values: object) -> Site:
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Served]:
+    """`medmax serve` on the installation's own data."""
+    yield from running(
+        tmp_path / "stack",
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--checkpoint",
+        str(SHIPPED_MODEL),
+        MEDMAX_DATA_DIR=str(tmp_path / "var"),
+    )
+
+
+def site(folder: Path, server: Server, stack: Served, reviewers: list[str], adjudicator: str) -> Site:
     token: SecretStr = server.admin.token
     return Site(
         folder,
@@ -34,108 +61,156 @@ def site(folder: Path, server: Server, **values: object) -> Site:
             "routing": {"random_share": 1.0, "random_reserve": 0.9, "per_day": 1000},
             "assign": {"gold_share": 0},
             "steps": {"lease_s": 3, "interval_s": 0.3, "route_interval_s": 2, "backoff_s": 2},
-            "assistant": {"url": "local", "temperature": 2.0},  # else it says the same again
-            **values,
+            "assistant": {"url": stack.http, "temperature": 2.0},  # else it says the same again
+            "preference_share": min(1.0, 20 / INTERACTIONS),  # of 20 or so the model has more to say of a few
+            "experts": [
+                *({"id": id, "max_daily": 10_000, "max_open": 100} for id in reviewers),
+                {"id": adjudicator, "adjudicator": True, "max_daily": 10_000},
+            ],
         },
     )
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.slow
 def test_every_row_is_what_the_experts_said_though_the_receiver_was_down_for_a_while(
-    tmp_path: Path, labelstudio_server: Server
+    tmp_path: Path, labelstudio_server: Server, stack: Served
 ) -> None:
-    server = labelstudio_server
-    logins = Panel.enrol(server, ["ada", "ben", "cyd", "dee", "eve", "fay"])
+    logins = Panel.enrol(labelstudio_server, [*EXPERTS, "fay"])
     *reviewers, adjudicator = logins
-    here = site(
-        tmp_path,
-        server,
-        preference_share=0.4,
-        experts=[
-            *({"id": id, "max_daily": 10_000, "max_open": 100} for id in reviewers),
-            {"id": adjudicator, "adjudicator": True, "max_daily": 10_000},
-        ],
-    )
-    asked = {one.id: one for one in ask(here.base, INTERACTIONS)}
+    here = site(tmp_path, labelstudio_server, stack, reviewers, adjudicator)
+    asked = {one.id: one for one in ask(here.base, INTERACTIONS, at=stack.grpc)}
     golden = {one.id: one for one in gold(6)}
     script = Script(reviewers[:3], reviewers[3:], adjudicator, asked, golden)
-    panel = Panel(server, script, logins)
-    with here.opened() as loop:
+    panel = Panel(labelstudio_server, script, logins)
+    with here.opened() as loop, closing(panel):
         for item in golden.values():
             loop.store.items.add_gold(item, "test")
-
-        def count(*states: State) -> int:
-            found = loop.store.figures.counts()
-            return sum(n for state in states for n in found.get(state, {}).values())
-
         with here.running():
-            waiting = (State.ROUTED, State.CLEANED)
-            wait_for(lambda: count(*State) >= len(asked) + len(golden), 300, "all are routed")
-            wait_for(lambda: not count(*waiting), 600, "all are cleaned")
-            # Some drawings look like letters to the reader of text; a person looks at those.
-            held = loop.store.items.page(State.HELD, limit=1000)
-            assert len(held) < len(asked) / 4, [loop.store.items.report(entry.key) for entry in held]
-            for entry in held:
-                release(loop, entry.key, "test")
-            wait_for(lambda: not count(*waiting, State.HELD), 120, "all are published")
+            publish_all(loop, len(asked) + len(golden), len(asked) / 4)
             # Everybody does the gold tasks first, so that it is known who is unreliable.
             for entry in loop.store.items.gold_page(limit=1000):
                 for expert in reviewers:
                     assert entry.ls_task is not None
                     panel.submit(expert, entry.key, entry.ls_task)
-            panel.work(loop, reviewers[:2])
-            wait_for(lambda: not loop.store.figures.inbox()[0], 60, "the inbox is empty")
+            wait_for(lambda: len(collected(loop)) == len(panel.said), 300, "gold is collected")
+            panel.work(loop, reviewers, at_most=count(loop, State.PUBLISHED) - len(golden))
+            wait_for(lambda: not loop.store.figures.inbox()[0], 300, "the inbox is empty")
+        heard = told(loop)
         # Nobody listens while these are given.
-        panel.work(loop, reviewers[2:])
+        before = len(panel.said)
+        assert panel.work(loop, reviewers) >= INTERACTIONS / 2
+        unheard = {number for *_, number in panel.said[before:]}
+        assert told(loop) == heard
         with here.running():
-            limit = time.monotonic() + 300
-            while count(State.PUBLISHED) > len(golden) or count(State.COLLECTED, State.ADJUDICATION):
+            limit = time.monotonic() + 900
+            while count(loop, State.PUBLISHED) > len(golden) or count(
+                loop, State.COLLECTED, State.ADJUDICATION
+            ):
                 panel.work(loop, [*reviewers, adjudicator])
                 assert time.monotonic() < limit, loop.store.figures.counts()
                 time.sleep(0.5)
             status = here.review("status")
+        heard = told(loop)
+
+        # The webhook told of what was given while it was up, and of nothing else.
+        assert not heard & unheard
+        # Label Studio waits for it a second, which a busy machine may exceed.
+        assert len(heard) >= 0.9 * (len(panel.said) - len(unheard))
+        assert collected(loop) == sorted(panel.said, key=lambda one: one[-1])
         assert all(status["states"].get(state) is None for state in ("routed", "collected", "adjudication"))
-        unreliable = {each["id"] for each in status["experts"] if each["unreliable"]}
-        assert unreliable == set(script.bad)
+        assert {each["id"] for each in status["experts"] if each["unreliable"]} == set(script.bad)
+        assert_decided_by_those_who_know(loop, script)
 
         built = here.review("build")
         version = load_version(loop.datasets, built["version"])
         assert verify(version) == []
-        found = recorded(version)
-        wanted = expected(asked.values())
+        found, wanted = recorded(version), expected(asked.values())
         for file in ("rows", "unpaired"):
-            assert len(found[file]) == len(set(found[file])), "a row is there twice"
-            assert set(found[file]) == wanted[file]
-        ranked = [record for record in found["preferences"] if record[1] == "ranking"]
-        corrected = {record for record in found["preferences"] if record[1] == "correction"}
-        assert len(found["preferences"]) == len(set(found["preferences"]))
-        assert_rankings(loop, script, ranked, wanted["preferences"] - corrected)
-        assert corrected <= wanted["preferences"]
+            assert Counter(found[file]) == Counter(wanted[file])
+        # An expert's ranking may say what a correction says; then one of the two stays.
+        pairs = Counter((id, *pair) for id, _, *pair in found["preferences"])
+        ranked = rankings(loop, script)
+        assert ranked, "no alternatives were drawn"
+        assert pairs == Counter({(id, *pair) for id, _, *pair in wanted["preferences"]} | ranked)
         assert loop.store.audit.verify().broken_at is None
         (recorded_version,) = loop.store.versions.all(What.DATA)
         assert recorded_version.id == version.digest
-        assert count(State.BUILT) == loop.store.versions.size(version.digest)
-        assert not count(State.JUDGED)
+        assert count(loop, State.BUILT) == loop.store.versions.size(version.digest)
+        assert not count(loop, State.JUDGED)
 
 
-def assert_rankings(
-    loop: object, script: Script, ranked: list[tuple[str, ...]], elsewhere: set[tuple[str, ...]]
-) -> None:
-    """Each ranked item gave its pair; one that says what a correction says stands for both."""
-    store = loop.store  # type: ignore[attr-defined]
-    said = {(prompt, chosen, rejected) for _, _, prompt, chosen, rejected in ranked}
-    keys = [e.key for e in store.items.page(State.BUILT, limit=1000) if e.kind is Kind.PREFERENCE]
-    assert keys, "no alternatives were drawn"
-    for key in keys:
-        item = store.items.load(key)
-        texts = ["".join(part for part in parts if isinstance(part, str)) for parts in item.alternatives]
-        first, second = script.truth(item.id, Kind.PREFERENCE).ranking
-        asked = script.asked[item.id]
-        pair = (f"<image>{asked.question}", texts[first], texts[second])
-        as_correction = (item.id, "correction", *pair)
-        assert pair in said or as_correction not in elsewhere, key
-    assert all(
-        (id, "correction", *rest) in {(i, "correction", *r) for i, _, *r in ranked}
-        for id, _, *rest in elsewhere
-    )
+def count(loop: Loop, *states: State) -> int:
+    found = loop.store.figures.counts()
+    return sum(n for state in states for n in found.get(state, {}).values())
+
+
+def entries(loop: Loop, *states: State) -> list[Entry]:
+    return [entry for state in states for entry in loop.store.items.page(state, limit=10_000)]
+
+
+def publish_all(loop: Loop, at_least: int, held_at_most: float) -> None:
+    """Until every item that can be asked is before the experts."""
+    waiting = (State.ROUTED, State.CLEANED)
+    wait_for(lambda: count(loop, *State) >= at_least, 600, "all are routed")
+    wait_for(lambda: not count(loop, *waiting), 1200, "all are cleaned")
+    # Some drawings look like letters to the reader of text; a person looks at those.
+    held = entries(loop, State.HELD)
+    assert len(held) < held_at_most, [loop.store.items.report(entry.key) for entry in held]
+    for entry in held:
+        release(loop, entry.key, "test")
+    wait_for(lambda: not count(loop, *waiting, State.HELD), 600, "all are published")
+    # Only where the model had nothing else to say is there nothing to rank.
+    for entry in entries(loop, State.WITHDRAWN):
+        assert (entry.kind, entry.because) == (Kind.PREFERENCE, Because.REFUSED)
+
+
+def told(loop: Loop) -> set[int]:
+    """Numbers of the annotations that the webhook told of."""
+    statement = select(events.c.annotation).where(events.c.action == "ANNOTATION_CREATED")
+    with loop.store.ledger.read() as connection:
+        return set(connection.scalars(statement))
+
+
+def collected(loop: Loop) -> list[tuple[str, str, Verdict, int]]:
+    """What the store has of all experts' verdicts, as the panel notes what it gave."""
+    every = [*entries(loop, *State), *loop.store.items.gold_page(limit=1000)]
+    found = [
+        (one.annotator, key, one.verdict, int(one.id.partition(":")[2]))
+        for key in {entry.key for entry in every}
+        for one in loop.store.annotations.of(key)
+    ]
+    return sorted(found, key=lambda one: one[-1])
+
+
+def assert_decided_by_those_who_know(loop: Loop, script: Script) -> None:
+    """No unreliable expert's verdict counts, and an adjudicator decided exactly where the others did not agree."""
+    disagreed, adjudicated = set(), set()
+    wrong: dict[str, list[Annotation]] = defaultdict(list)
+    for entry in entries(loop, *DONE):
+        judgement = loop.store.judgements.current(entry.key)
+        votes = [one for one in loop.store.annotations.of(entry.key) if one.annotator in script.good]
+        assert {one.annotator for one in judgement.annotations} <= {*script.good, script.adjudicator}
+        assert len(votes) >= 2
+        right = script.truth(entry.id, entry.kind)
+        wrong[entry.key] = [one for one in votes if one.verdict != right]
+        if 2 * len(wrong[entry.key]) >= len(votes):
+            disagreed.add(entry.key)
+        if judgement.adjudicated:
+            adjudicated.add(entry.key)
+    assert adjudicated == disagreed
+    if INTERACTIONS >= 60:
+        assert adjudicated, "the experts' rate of errors is there for this"
+
+
+def rankings(loop: Loop, script: Script) -> set[tuple[str, ...]]:
+    """(interaction, prompt, chosen, rejected) of each item of alternatives, as the script ranks them."""
+    found = set()
+    for entry in entries(loop, State.BUILT):
+        if entry.kind is Kind.PREFERENCE:
+            item = loop.store.items.load(entry.key)
+            texts = ["".join(part for part in parts if isinstance(part, str)) for parts in item.alternatives]
+            first, second = script.truth(item.id, Kind.PREFERENCE).ranking
+            question = PLACEHOLDER + script.asked[item.id].question
+            found.add((item.id, question, texts[first], texts[second]))
+    return found
