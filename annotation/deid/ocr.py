@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from services.errors import ConfigurationError
 
@@ -107,6 +106,8 @@ class RapidReader:
 
 def flattened(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 [H,W,3], grey: deviations from the mean around each pixel, in standard deviations there."""
+    from scipy import ndimage
+
     grey = pixels.mean(2, dtype=np.float32)
     size = 2 * max(4, min(grey.shape) // 16) + 1
     deviation = grey - ndimage.uniform_filter(grey, size)

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from annotation.core import Kind
 from annotation.labelstudio.client import LabelStudio
 from annotation.labelstudio.server import running
 from services.commands.output import Json, complain, document, err, error_document
@@ -27,7 +26,7 @@ def serve(
     try:
         err.print("starting Label Studio; a first time takes a minute or two")
         with running(folder, port) as server, LabelStudio(server.url, server.admin.token) as studio:
-            projects = [studio.ensure_project(kind) for kind in Kind]
+            projects = list(studio.ensure_projects().values())
             login = str(folder / "admin.json")
             if json:
                 ids = {project.kind.value: project.id for project in projects}

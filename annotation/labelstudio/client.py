@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -69,9 +69,14 @@ class LabelStudio:
         Raises:
             ConfigurationError: the project's mark is damaged.
         """
-        project = projects.ensure(self.connection, self.templates[kind], self._reviewers, self._hook)
-        self._projects[kind] = project
-        return project
+        return self.ensure_projects(kind)[kind]
+
+    def ensure_projects(self, *kinds: Kind) -> dict[Kind, Project]:
+        """As `ensure_project`, for several kinds; for all where none is named."""
+        wanted = {kind: self.templates[kind] for kind in kinds or Kind}
+        found = projects.ensure(self.connection, wanted, self._reviewers, self._hook)
+        self._projects |= found
+        return found
 
     def migrate(self, kind: Kind) -> int:
         """Bring a project to our configuration, from an older version or from changes by hand.
@@ -109,6 +114,16 @@ class LabelStudio:
         for task in found:
             self.connection.delete(f"/api/tasks/{task['id']}/")
         return len(found)
+
+    def remove_surplus(self, task_id: int) -> bool:
+        """Delete one of two tasks of an item, unless somebody annotated it or began to; whether it is gone."""
+        try:
+            if self.connection.get(f"/api/tasks/{task_id}/").get("annotations") or self.drafts(task_id):
+                return False
+        except NotFound:
+            return True
+        self.connection.delete(f"/api/tasks/{task_id}/")
+        return True
 
     def project(self, kind: Kind) -> Project:
         """As `ensure_project` found it last."""
@@ -180,10 +195,16 @@ class LabelStudio:
         """
         seen: dict[str, str] = {}
         held: dict[str, int] = {}
+        surplus: list[tuple[str, int]] = []
         for task, parsed in self._read(kind, None):
             if parsed.item_id:
-                # The oldest, as `publish` has it.
-                held.setdefault(parsed.item_id, int(task["id"]))
+                number = int(task["id"])
+                # The oldest, as `publish` has it, unless another one was known.
+                kept = held.setdefault(parsed.item_id, number)
+                if number != kept:
+                    if before.tasks.get(parsed.item_id) == number:
+                        held[parsed.item_id], number = number, kept
+                    surplus.append((parsed.item_id, number))
             for annotation in parsed.annotations:
                 seen[annotation.id] = stamp(annotation)
                 if before.annotations.get(annotation.id) != seen[annotation.id]:
@@ -192,4 +213,4 @@ class LabelStudio:
                 if problem is not None:
                     problem(oddity)
         after = Snapshot(seen, held)
-        return after, diff(before, after)
+        return after, replace(diff(before, after), surplus=tuple(surplus))

@@ -78,8 +78,10 @@ class Hook:
     secret: SecretStr
 
 
-def ensure(connection: Connection, template: Template, reviewers: int, hook: Hook | None) -> Project:
-    """The project of the template's kind; created if there is none, its webhook set. Changes no configuration.
+def ensure(
+    connection: Connection, templates: Mapping[Kind, Template], reviewers: int, hook: Hook | None
+) -> dict[Kind, Project]:
+    """The project of each template's kind; created if there is none, its webhook set. Changes no configuration.
 
     Args:
         reviewers: annotations after which Label Studio counts a task as done.
@@ -87,28 +89,35 @@ def ensure(connection: Connection, template: Template, reviewers: int, hook: Hoo
     Raises:
         whatever `Connection` does.
     """
-    found = find(connection, template.kind)
-    if found is None:
-        body = _settings(template, reviewers) | {"title": TITLES[template.kind]}
-        found = connection.post("/api/projects/", body)
-        if digest(found["label_config"]) != template.digest:
-            raise ConfigurationError(
-                "Label Studio stored another configuration than it was given", field="project"
-            )
-    project = state(found, template)
+    there = _marked(connection)
+    found = {
+        kind: there.get(kind.value) or _create(connection, templates[kind], reviewers) for kind in templates
+    }
+    made = {kind: state(project, templates[kind]) for kind, project in found.items()}
     if hook is not None:
-        _ensure_hook(connection, project.id, hook)
-    return project
+        hooks = connection.get("/api/webhooks/")
+        for project in made.values():
+            _ensure_hook(connection, project.id, hook, hooks)
+    return made
 
 
-def find(connection: Connection, kind: Kind) -> dict[str, Any] | None:
-    """The oldest project with our mark of this kind. Two that were made at once are told apart by age."""
-    ours = [
-        project
-        for project in _all(connection)
-        if (mark := _MARK.search(project.get("description") or "")) and mark[1] == kind.value
-    ]
-    return min(ours, key=lambda project: int(project["id"]), default=None)
+def _create(connection: Connection, template: Template, reviewers: int) -> dict[str, Any]:
+    body = _settings(template, reviewers) | {"title": TITLES[template.kind]}
+    found = connection.post("/api/projects/", body)
+    if digest(found["label_config"]) != template.digest:
+        raise ConfigurationError(
+            "Label Studio stored another configuration than it was given", field="project"
+        )
+    return dict(found)
+
+
+def _marked(connection: Connection) -> dict[str, dict[str, Any]]:
+    """The oldest project with our mark of each kind. Two that were made at once are told apart by age."""
+    found: dict[str, dict[str, Any]] = {}
+    for project in sorted(_all(connection), key=lambda project: int(project["id"])):
+        if mark := _MARK.search(project.get("description") or ""):
+            found.setdefault(mark[1], project)
+    return found
 
 
 def state(project: Mapping[str, Any], template: Template) -> Project:
@@ -210,7 +219,9 @@ def _all(connection: Connection) -> Iterator[dict[str, Any]]:
         page += 1
 
 
-def _ensure_hook(connection: Connection, project: int, hook: Hook) -> None:
+def _ensure_hook(
+    connection: Connection, project: int, hook: Hook, hooks: Iterable[Mapping[str, Any]]
+) -> None:
     wanted = {
         "url": hook.url,
         "send_payload": True,
@@ -219,8 +230,8 @@ def _ensure_hook(connection: Connection, project: int, hook: Hook) -> None:
         "is_active": True,
         "actions": list(ACTIONS),
     }
-    for found in connection.get("/api/webhooks/", project=project):
-        if found["url"] == hook.url:
+    for found in hooks:
+        if found["project"] == project and found["url"] == hook.url:
             same = all(found.get(name) == value for name, value in wanted.items() if name != "actions")
             if not same or set(found.get("actions", ())) != set(ACTIONS):
                 connection.patch(f"/api/webhooks/{found['id']}/", wanted)

@@ -21,12 +21,18 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Changes:
-    """Ids in ascending order. `gone` are items whose task a person deleted, or made anew under another number."""
+    """Ids in ascending order.
+
+    Attributes:
+        gone: items whose task a person deleted, or made anew under another number.
+        surplus: items that have a second task, and its number: a request that was given up arrived after all.
+    """
 
     new: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    surplus: tuple[tuple[str, int], ...] = ()
 
 
 def stamp(annotation: Annotation) -> str:

@@ -126,8 +126,7 @@ class Loop:
         with self._studio_lock:
             studio = self.studio
             if not self._has_projects:
-                for kind in Kind:
-                    studio.ensure_project(kind)
+                studio.ensure_projects()
                 self._has_projects = True
             return studio
 

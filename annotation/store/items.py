@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from sqlalchemy import RowMapping, delete, insert, select
@@ -82,6 +83,21 @@ class Items(Lookup):
                 "route", key, {}, {"reason": row["reason"], "risk": row["risk"], "wanted": row["wanted"]}
             )
         return new
+
+    def weigh(self, weights: Mapping[str, float], who: str = CONTROLLER) -> None:
+        """Set how many interactions of the random share items stand for, by key, since more like them were drawn.
+
+        Raises:
+            InvalidInput: a weight is negative or not finite.
+        """
+        if not all(0 <= weight < inf for weight in weights.values()):
+            raise InvalidInput("must be finite, 0 or more", field="weights")
+        with self.ledger.change(who) as change:
+            for key in sorted(weights):
+                row = change.lock(key)
+                if row["weight"] != weights[key]:
+                    change.set(row, weight=weights[key])
+                    change.note("weigh", key, {"weight": row["weight"]}, {"weight": weights[key]})
 
     def add_gold(self, item: Item, who: str, wanted: int = MAX_WANTED) -> str:
         """Take in an item with a known verdict, already de-identified, its pictures with their bytes; its key.

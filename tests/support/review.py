@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,19 @@ async def _answered(assistant: Any, request: Any, kind: Kind, right: str) -> Ask
             id = event.finish.interaction_id
     question = next(part.text for part in request.messages[0].parts if part.HasField("text"))
     return Asked(id, kind, question, answer, right)
+
+
+def eval_set(folder: Path, question: str, answer: str, numbers: Iterable[int]) -> Path:
+    """An evaluation set in the published form: one closed question on phantoms; its folder."""
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for number in numbers:
+        image = f"images/{number}.png"
+        (folder / image).write_bytes(png(draw(number)))
+        row = {"task_name": "vqa_rad", "question_type": "closed", "prompt": question, "answer": answer}
+        rows.append(json.dumps(row | {"image_path": image}) + "\n")
+    (folder / "eval_data.jsonl").write_text("".join(rows))
+    return folder
 
 
 def gold(count: int, kinds: Iterable[Kind] = Kind) -> list[Item]:

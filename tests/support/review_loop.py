@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -69,9 +70,29 @@ class Site:
             **more,
         }
 
+    @property
+    def log(self) -> Path:
+        """The controller's."""
+        return self.folder / "controller.log"
+
+    @contextmanager
+    def forked(self, **environment: str) -> Iterator[Any]:
+        """`medmax review run` in a process that is forked from one where all is imported: that takes a tenth of the time."""
+        _SERVER.set_forkserver_preload(_PRELOADED)
+        # A child inherits the standard streams of the server, which are not ours to give it.
+        process = _SERVER.Process(
+            target=_controller, args=(self.environment(**environment), str(self.log)), daemon=True
+        )
+        process.start()
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.join()
+
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`medmax review run`, its log below the folder."""
-        log = (self.folder / "controller.log").open("a")
+        log = self.log.open("a")
         with log:
             return subprocess.Popen(
                 [sys.executable, "-m", "services.cli", "review", "run", "--json", *arguments],
@@ -92,7 +113,7 @@ class Site:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0, (self.folder / "controller.log").read_text()[-2000:]
+            assert process.wait(60) == 0, self.log.read_text()[-2000:]
 
     def answers(self) -> bool:
         try:
@@ -112,6 +133,30 @@ class Site:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
+
+
+_SERVER: Any = multiprocessing.get_context("forkserver")
+_PRELOADED = [
+    "annotation.cli",
+    "annotation.dataset.build",
+    "annotation.labelstudio.client",
+    "annotation.loop.controller",
+    "annotation.loop.item",
+    "rapidocr",
+]
+
+
+def _controller(environment: dict[str, str], log: str) -> None:
+    """In a process of its own."""
+    from services.cli import main
+
+    os.environ.clear()
+    os.environ.update(environment)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = ["medmax", "review", "run", "--json"]
+    main()
 
 
 def wait_for(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
 from annotation.core import Judgement
-from annotation.dataset.build import Build
-from annotation.dataset.decontaminate import EvaluationSets
 from annotation.deid import check_text
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
@@ -17,6 +16,9 @@ from annotation.loop.result import Result
 from annotation.store import State, What
 from services.errors import InternalError
 from services.interactions.schema import interactions
+
+if TYPE_CHECKING:
+    from annotation.dataset.decontaminate import EvaluationSets
 
 _PAGE = 200
 
@@ -30,6 +32,9 @@ def run(loop: Loop, *, now: bool = False) -> Result:
     waiting = sum(loop.store.figures.counts().get(State.JUDGED, {}).values())
     if not waiting or (waiting < loop.settings.dataset.min_judged and not now):
         return Result(left=waiting)
+    # Here: it brings torch and scipy, and a controller that builds nothing yet starts without them.
+    from annotation.dataset.build import Build
+
     # What lost its consent meanwhile must be out before; the build refuses as a whole otherwise.
     loop.store.retention.sweep()
     result = Result()
@@ -92,6 +97,7 @@ def evaluation_sets(loop: Loop) -> EvaluationSets | None:
     """What must not be trained on: all that the settings evaluate on."""
     if not loop.settings.evaluation:
         return None
+    from annotation.dataset.decontaminate import EvaluationSets
     from annotation.loop.steps.evaluate import data_of
 
     sets = EvaluationSets(loop.settings.dataset.ngram)

@@ -1,4 +1,6 @@
-"""Verdicts on the random share → the curve that turns raw scores into risks."""
+"""Verdicts on the random share → the curve that turns raw scores into risks.
+
+Of the share are also items that were sent for another reason and that a member of it repeats: they have its weight."""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import select
 
-from annotation.core import Decision, Kind, Reason
+from annotation.core import Decision, Kind
 from annotation.loop.context import Loop
 from annotation.loop.result import Result
 from annotation.loop.steps.route import features_of
@@ -39,7 +41,7 @@ def run(loop: Loop) -> Result:
 
 
 def _outcomes(loop: Loop) -> Iterator[Outcome]:
-    """Of items of the random share that are judged and whose interaction is still there: the score is made of that."""
+    """Of items that stand for the random share, are judged and whose interaction is still there: the score is made of that."""
     names = [name for name in Candidate.__dataclass_fields__ if name not in {"flagged", "rating"}]
     columns = [interactions.c["id" if name == "interaction_id" else name] for name in names]
     newer = judgements.alias()
@@ -53,7 +55,6 @@ def _outcomes(loop: Loop) -> Iterator[Outcome]:
         .join(judgements, judgements.c.item == items.c.key)
         .join(interactions, interactions.c.id == items.c.interaction_id)
         .where(
-            items.c.reason == Reason.RANDOM,
             items.c.weight > 0,
             items.c.state.in_(["judged", "built"]),
             judgements.c.decision.is_not(None),

@@ -132,6 +132,10 @@ def reconcile(loop: Loop, result: Result) -> None:
             result.done += loop.store.annotations.remove(id)
         for id in changes.gone:
             _gone(loop, f"{kind.value}:{id}", kind, before.tasks[id], result)
+        for id, task in changes.surplus:
+            # Of an item that is noted alone: of another one the publisher is about to choose.
+            if id in before.tasks:
+                result.done += loop.studio.remove_surplus(task)
     note_projects(loop)
     loop.store.progress.set_cursor(ODDITIES, dict(sorted(oddities.items())))
     # Last: a pass that was cut short is made again.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from annotation.core import Kind
 from annotation.labelstudio.ml_backend import connect
-from annotation.labelstudio.projects import State as ProjectState
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
 from annotation.loop.result import Result
@@ -59,7 +58,6 @@ def _offer_drafts(loop: Loop, result: Result) -> None:
 
 def note_projects(loop: Loop) -> dict[str, str]:
     """Look at every project's configuration, and keep what `status` says of it."""
-    states = {kind.value: loop.studio.ensure_project(kind).state for kind in Kind}
-    found = {kind: ProjectState(state).value for kind, state in states.items()}
+    found = {kind.value: project.state.value for kind, project in loop.studio.ensure_projects().items()}
     loop.store.progress.set_cursor(PROJECTS, found)
     return found

@@ -19,7 +19,7 @@ from annotation.routing.features import Features
 from annotation.routing.plan import Candidate, Key, Placement, Plan, Spent
 from annotation.routing.score import score
 from annotation.store import Candidate as Stored
-from annotation.store import Routed
+from annotation.store import Routed, item_key
 
 PLAN, DRAWN = "routing.plan", "routing.drawn"
 _FLOOR = -1e3  # nats: a probability that was zero
@@ -107,6 +107,7 @@ def run(loop: Loop) -> Result:
     decided = {
         "items": [asdict(each) for each in _routed(loop, made, stored)],
         "drawn": sorted([id, kind.value] for id, kind in drawn),
+        "weights": _credited(loop, made),
     }
     if decided["items"] or made.drawn:
         progress.set_cursor(PLAN, decided)
@@ -125,18 +126,32 @@ def _carry_out(loop: Loop, decided: dict[str, Any]) -> int:
     ]
     new = loop.store.items.route(chosen)
     point("route.routed")
+    loop.store.items.weigh(decided.get("weights", {}))
+    point("route.weighed")
     loop.store.progress.set_cursor(DRAWN, decided["drawn"])
     point("route.drawn")
     loop.store.progress.set_cursor(PLAN, None)
     return len(new)
 
 
-def _routed(loop: Loop, made: Plan, stored: dict[Key, Stored]) -> Iterable[Routed]:
-    # A member of the share that repeats another one counts for the verdict on that.
+def _repeated(made: Plan) -> dict[Key, float]:
+    """What members of the share that repeat another interaction add to the weight of that one's verdict."""
     extra: dict[Key, float] = defaultdict(float)
     for one in made.withheld:
         if one.of:
             extra[one.of, one.candidate.kind] += one.weight
+    return extra
+
+
+def _credited(loop: Loop, made: Plan) -> dict[str, float]:
+    """New weights, by key, of items that earlier passes sent. Not what is added: carried out twice, that would count twice."""
+    now = {(one.candidate.id, one.candidate.kind) for one in made.sent}
+    keys = {item_key(*of): more for of, more in _repeated(made).items() if more and of not in now}
+    return {key: loop.store.items.get(key).weight + more for key, more in sorted(keys.items())}
+
+
+def _routed(loop: Loop, made: Plan, stored: dict[Key, Stored]) -> Iterable[Routed]:
+    extra = _repeated(made)
     alternative = Draws(loop.secrets.key, "alternatives")
     for one in made.sent:
         weight = (

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from annotation.assign import Annotator
-from annotation.core import Decision, Kind, Severity, Verdict
+from annotation.core import Decision, Kind, Reason, Severity, Verdict
 from annotation.dataset.versions import load as load_version
 from annotation.loop.context import Loop
 from annotation.loop.steps.clean import release
 from annotation.loop.steps.route import PLAN, plan
 from annotation.loop.steps.route import run as route
-from annotation.store import State, What
+from annotation.store import State, What, item_key
 from services.interactions.database import transaction
 from services.interactions.schema import interactions
 from tests.support.review import Asked, ask, expected, recorded
 from tests.unit.annotation.loop_samples import loop_in, publish_all, run, say
+from tests.unit.review.samples import answered, item
+
+
+class Killed(BaseException):
+    pass
+
+
+def _dying_at(place: str) -> Callable[[str], None]:
+    def point(name: str) -> None:
+        if name == place:
+            raise Killed
+
+    return point
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +56,9 @@ def test_what_was_decided_before_a_kill_is_done_after_it(
     story: tuple[Loop, dict[str, Asked]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, _ = story
-
-    class Killed(BaseException):
-        pass
-
-    def die(place: str) -> None:
-        if place == "route.routed":
-            raise Killed
-
     before = {each.key: each.weight for each in loop.store.items.page(State.ROUTED)}
     loop.store.progress.set_cursor(PLAN, {"items": [], "drawn": [["int_x", "chat"]]})
-    monkeypatch.setattr("annotation.loop.steps.route.point", die)
+    monkeypatch.setattr("annotation.loop.steps.route.point", _dying_at("route.routed"))
     with pytest.raises(Killed):
         route(loop)
     monkeypatch.undo()
@@ -179,3 +184,40 @@ def test_alternatives_are_drawn_from_the_running_assistant(tmp_path: Path) -> No
         for entry in found:
             first, second = loop.store.items.load(entry.key).alternatives
             assert first != second
+
+
+def test_a_member_of_the_share_that_repeats_an_earlier_answer_counts_for_its_verdict_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with loop_in(tmp_path) as loop:
+        (first,) = answered(loop.store)
+        run(loop, "route")
+        _, other = answered(loop.store, 2)  # the same again, and another
+        with monkeypatch.context() as patched:
+            patched.setattr("annotation.loop.steps.route.point", _dying_at("route.weighed"))
+            with pytest.raises(Killed):
+                run(loop, "route")
+        run(loop, "route")  # carries out again what it had decided
+        run(loop, "route")
+        weights = {entry.id: entry.weight for entry in loop.store.items.page(State.ROUTED)}
+        assert weights == {first: 2.0, other: 1.0}
+        assert loop.store.audit.verify().broken_at is None
+
+
+def test_what_was_sent_for_its_risk_calibrates_once_a_member_of_the_share_repeats_it(tmp_path: Path) -> None:
+    risky = {"routing": {"random_share": 0, "risk_threshold": 0}}
+    with loop_in(tmp_path, **risky) as loop:
+        (first,) = answered(loop.store)
+        run(loop, "route")
+        key = item_key(first, Kind.CHAT)
+        assert loop.store.items.get(key).reason is Reason.RISK
+        loop.store.items.clean(key, item(first), {})
+        publish_all(loop)
+        say(loop, key, {"1": Verdict(decision=Decision.ACCEPT), "2": Verdict(decision=Decision.ACCEPT)})
+        run(loop, "judge")
+        assert run(loop, "calibrate").left == 0
+    with loop_in(tmp_path) as loop:
+        answered(loop.store)
+        run(loop, "route")
+        assert loop.store.items.get(key).weight == 1
+        assert run(loop, "calibrate").left == 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+import base64
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from annotation.core import Decision, Severity, Verdict
@@ -19,58 +21,47 @@ from annotation.loop.steps.clean import release
 from annotation.store import State, Status, What
 from evaluation.phantoms import draw, held_out
 from services.config import load
-from services.gateway.local import local_assistant
-from services.pb.medmax.v1 import assistant_pb2, common_pb2
-from tests.support.review import png
+from tests.support.review import eval_set, png
 from tests.support.review_loop import Site, wait_for
+from tests.support.stack import running
 from tests.unit.annotation.loop_samples import publish_all, say
+from tests.unit.gateway.rest_server import serving
 
 QUESTION = "Must a radiologist look at this?"  # which the model was never taught
 TAUGHT, MEASURED = 12, 24
 
 
-def request(number: int, **fields: Any) -> assistant_pb2.GenerateRequest:
-    parts = [
-        assistant_pb2.Part(image=assistant_pb2.ImagePart(data=png(draw(number)))),
-        assistant_pb2.Part(text=QUESTION),
-    ]
-    message = assistant_pb2.Message(role=assistant_pb2.ROLE_USER, parts=parts)
-    return assistant_pb2.GenerateRequest(
-        messages=[message],
-        mode=common_pb2.OUTPUT_MODE_TEXT,
-        max_new_tokens=8,
-        sampling=common_pb2.Sampling(temperature=0.0),
-        **fields,
-    )
+def answers(url: str, numbers: list[int], **fields: Any) -> list[str]:
+    """What the server at `url` says of each phantom, over REST."""
+    found = []
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        model = client.get("/v1/models").raise_for_status().json()["data"][0]["id"]
+        for number in numbers:
+            picture = base64.b64encode(png(draw(number))).decode()
+            parts = [
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+                {"type": "text", "text": QUESTION},
+            ]
+            body = {"model": model, "messages": [{"role": "user", "content": parts}], "temperature": 0}
+            reply = client.post("/v1/chat/completions", json=body | {"max_tokens": 8} | fields)
+            text = reply.raise_for_status().json()["choices"][0]["message"]["content"]
+            found.append((text or "").strip().lower())
+    return found
 
 
-def answers(site: Site, checkpoint: Path | None, numbers: list[int], **fields: Any) -> list[str]:
-    """Of the model at `checkpoint`, or of the installation's."""
-    settings = load(data_dir=site.folder / "var", **({"checkpoint": checkpoint} if checkpoint else {}))
-
-    async def run() -> list[str]:
-        async with local_assistant(settings) as assistant:
-            found = []
-            for number in numbers:
-                text = ""
-                async for event in assistant.generate(request(number, **fields), "radiology"):
-                    text += event.text.text if event.HasField("text") else ""
-                found.append(text.strip().lower())
-            return found
-
-    return asyncio.run(run())
+@contextmanager
+def gateway(site: Site, **settings: Any) -> Iterator[str]:
+    """The address of the gateway's own server, in this process, with the services of a checkpoint behind it."""
+    with serving(load(data_dir=site.folder / "var", threads=1, **settings)) as server:
+        yield server.url
 
 
-def eval_set(folder: Path, right: str, numbers: list[int]) -> Path:
-    """In the published form: the question on pictures that nobody taught."""
-    (folder / "images").mkdir(parents=True)
-    rows = []
-    for number in numbers:
-        (folder / "images" / f"{number}.png").write_bytes(png(draw(number)))
-        row = {"task_name": "vqa_rad", "question_type": "closed", "prompt": QUESTION, "answer": right}
-        rows.append({**row, "image_path": f"images/{number}.png"})
-    (folder / "eval_data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+@contextmanager
+def served(folder: Path, checkpoint: Path) -> Iterator[str]:
+    """The address of `medmax serve --checkpoint CHECKPOINT`."""
+    ports = ("--http-port", "0", "--grpc-port", "0")
+    with contextmanager(running)(folder, *ports, "--checkpoint", str(checkpoint)) as stack:
+        yield stack.http
 
 
 def taught(loop: Loop, right: str) -> str:
@@ -93,9 +84,13 @@ def taught(loop: Loop, right: str) -> str:
 def test_what_experts_corrected_is_learnt_measured_promoted_served_and_taken_back(tmp_path: Path) -> None:
     site = Site(tmp_path, {})
     numbers = list(held_out(31, TAUGHT + MEASURED))
-    before = answers(site, None, numbers[:TAUGHT], consent_training=True)
-    right = "no" if before.count("yes") >= before.count("no") else "yes"
-    data = eval_set(tmp_path / "house", right, numbers[TAUGHT:])
+    asked = numbers[TAUGHT : TAUGHT + 6]  # on which nobody corrected it
+    with gateway(site) as url:
+        given = answers(url, numbers[:TAUGHT], consent_training=True)
+        before = answers(url, asked)
+    right = "no" if given.count("yes") >= given.count("no") else "yes"
+    assert before != [right] * len(asked)
+    data = eval_set(tmp_path / "house", QUESTION, right, numbers[TAUGHT:])
     site.values = {
         "port": 8010,
         "routing": {"random_share": 1.0, "random_reserve": 0.9},
@@ -116,14 +111,14 @@ def test_what_experts_corrected_is_learnt_measured_promoted_served_and_taken_bac
         result = STEPS["promote"].run(loop)
         assert result.said["status"] == "promoted", result.said
         current = pointer.path(loop)
-        asked = numbers[TAUGHT : TAUGHT + 6]
-        assert answers(site, current, asked) == [right] * len(asked)
-        assert answers(site, None, asked) != [right] * len(asked)
+        with served(tmp_path / "served", current) as url:
+            assert answers(url, asked) == [right] * len(asked)
         (promoted,) = loop.store.versions.all(What.MODEL)
         assert promoted.scores["target"]["gain"] > 0
         assert "improved" in promoted.why
     assert site.review("rollback", "--why", "a test")["model"] == load().checkpoint.name
-    assert answers(site, current, asked) == answers(site, None, asked)
+    with gateway(site, checkpoint=current) as url:
+        assert answers(url, asked) == before
 
 
 @pytest.mark.slow
@@ -139,7 +134,8 @@ def test_a_training_whose_controller_was_killed_is_waited_for_and_not_doubled(tm
             "steps": {"lease_s": 1, "interval_s": 0.3, "backoff_s": 1},
         },
     )
-    answers(site, None, list(held_out(41, 3)), consent_training=True)
+    with gateway(site) as url:
+        answers(url, list(held_out(41, 3)), consent_training=True)
     with site.opened() as loop:
         taught(loop, "no")
         process = site.start()

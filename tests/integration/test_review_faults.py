@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from annotation.core import Decision, Kind, Severity, Verdict
 from annotation.labelstudio.http import Connection
 from annotation.labelstudio.server import Login, Server
+from annotation.labelstudio.tasks import find
 from annotation.loop.context import Loop
 from annotation.loop.controller import one_pass
 from annotation.loop.settings import ReviewSettings
@@ -19,12 +20,12 @@ from annotation.loop.status import Status
 from annotation.loop.steps import STEPS
 from annotation.loop.steps.collect import RECONCILED
 from annotation.loop.steps.publish import note_projects
-from annotation.store import Event, State
+from annotation.store import Because, Event, State
 from services.config import load
 from tests.support.labelstudio import item
 from tests.support.proxy import Proxy, proxied
 from tests.support.review import submitted
-from tests.support.review_loop import Panel
+from tests.support.review_loop import Panel, free_port, wait_for
 from tests.unit.review.samples import answered, routed
 
 ACCEPT = Verdict(decision=Decision.ACCEPT)
@@ -37,21 +38,24 @@ def proxy(labelstudio_server: Server) -> Iterator[Proxy]:
         yield found
 
 
-@pytest.fixture
-def loop(tmp_path: Path, labelstudio_server: Server, proxy: Proxy) -> Iterator[Loop]:
-    """Speaks to Label Studio through the proxy."""
-    proxy.heal()
-    token: SecretStr = labelstudio_server.admin.token
+def opened(folder: Path, url: str, token: SecretStr) -> Loop:
     settings = ReviewSettings(
         labelstudio={
-            "url": proxy.url,
+            "url": url,
             "token": token.get_secret_value(),
             "reconcile_minutes": 60,
             "timeout_s": 2,
         },
         judge={"reviewers": 1, "careful_reviewers": 1},
     )
-    with Loop(settings, load(data_dir=tmp_path / "var"), public_url="http://127.0.0.1:9") as made:
+    return Loop(settings, load(data_dir=folder / "var"), public_url="http://127.0.0.1:9")
+
+
+@pytest.fixture
+def loop(tmp_path: Path, labelstudio_server: Server, proxy: Proxy) -> Iterator[Loop]:
+    """Speaks to Label Studio through the proxy."""
+    proxy.heal()
+    with opened(tmp_path, proxy.url, labelstudio_server.admin.token) as made:
         yield made
     proxy.heal()
 
@@ -75,10 +79,9 @@ def published(loop: Loop) -> str:
     return key
 
 
-def annotate(server: Server, who: Login, loop: Loop, key: str, verdict: Verdict = ACCEPT) -> int:
+def annotate(server: Server, who: Login, task: int | None, verdict: Verdict = ACCEPT) -> int:
     connection = Connection(server.url, who.token)
     try:
-        task = loop.store.items.get(key).ls_task
         body = {"result": submitted(verdict, Kind.CHAT), "lead_time": 5}
         return int(connection.post(f"/api/tasks/{task}/annotations/", body)["id"])
     finally:
@@ -110,33 +113,73 @@ def test_what_label_studio_answers_is_shown_and_the_item_waits(
     assert state(loop, key) is State.PUBLISHED
 
 
-def test_a_slow_label_studio_makes_no_second_task(loop: Loop, proxy: Proxy) -> None:
+@pytest.mark.parametrize("hasty", [False, True])
+def test_a_slow_label_studio_is_left_with_one_task(loop: Loop, proxy: Proxy, hasty: bool) -> None:
     key = cleaned(loop)
-    loop.ready_studio.ensure_project(Kind.CHAT)
-    # The task is made, but the answer comes after our patience ended.
+    project = loop.ready_studio.project(Kind.CHAT).id
+
+    def tasks() -> list[int]:
+        return [task["id"] for task in find(loop.studio.connection, project, key.partition(":")[2])]
+
+    # The task is made, but five seconds late, when our patience has ended.
     proxy.delay_s, proxy.only = 5.0, "/import"
-    assert one_pass(loop, STEPS["publish"]).said["error"] in ("deadline_exceeded", "unavailable")
+    assert one_pass(loop, STEPS["publish"]).said["error"] == "deadline_exceeded"
     assert state(loop, key) is State.CLEANED
     proxy.heal()
-    import time
-
-    time.sleep(6)  # the first request arrives at last
-    assert STEPS["publish"].run(loop).done == 1
-    id = key.partition(":")[2]
-    assert [parsed.item_id for parsed in loop.studio.annotations(Kind.CHAT)].count(id) == 1
-
-
-def test_a_label_studio_that_is_down_stops_nothing_else(loop: Loop, proxy: Proxy) -> None:
-    url = proxy.target
-    key = cleaned(loop)
-    proxy.status = 503
-    assert one_pass(loop, STEPS["publish"]).said["error"] == "unavailable"
-    for name in ("tidy", "route", "judge", "calibrate", "build", "promote"):
-        assert "error" not in one_pass(loop, STEPS[name]).said
-    proxy.heal()
-    assert proxy.target == url
-    assert STEPS["publish"].run(loop).done == 1
+    if hasty:  # tried again while the first request is still under way
+        assert STEPS["publish"].run(loop).done == 1
+    wait_for(lambda: len(tasks()) == 1 + hasty, 60, "the first request arrives at last")
+    if not hasty:
+        assert STEPS["publish"].run(loop).done == 1
+    look_again(loop)
+    STEPS["collect"].run(loop)
     assert state(loop, key) is State.PUBLISHED
+    assert tasks() == [loop.store.items.get(key).ls_task]
+
+
+def test_a_second_task_that_an_expert_works_on_is_left_and_counts(
+    loop: Loop, labelstudio_server: Server, expert: Login
+) -> None:
+    key = published(loop)
+    entry = loop.store.items.get(key)
+    data = loop.studio.connection.get(f"/api/tasks/{entry.ls_task}/")
+    body = [{"data": data["data"], "meta": data["meta"]}]
+    path = f"/api/projects/{entry.ls_project}/import"
+    (second,) = loop.studio.connection.post(path, body, return_task_ids="true")["task_ids"]
+    annotate(labelstudio_server, expert, second)
+    look_again(loop)
+    STEPS["collect"].run(loop)
+    assert loop.studio.task(Kind.CHAT, second).annotations == loop.store.annotations.of(key)
+    assert state(loop, key) is State.COLLECTED
+
+
+def test_a_label_studio_that_is_down_stops_nothing_else(tmp_path: Path, labelstudio_server: Server) -> None:
+    port = free_port()
+    with opened(tmp_path, f"http://127.0.0.1:{port}", labelstudio_server.admin.token) as loop:
+        key = cleaned(loop)
+        assert one_pass(loop, STEPS["publish"]).said["error"] == "unavailable"
+        for name in ("tidy", "route", "judge", "calibrate", "build", "promote"):
+            assert "error" not in one_pass(loop, STEPS[name]).said
+        with proxied(labelstudio_server.url, port):
+            assert STEPS["publish"].run(loop).done == 1
+        assert one_pass(loop, STEPS["collect"]).said["error"] == "unavailable"
+        assert state(loop, key) is State.PUBLISHED
+
+
+def test_a_token_that_was_withdrawn_stops_publishing_until_there_is_a_new_one(
+    tmp_path: Path, labelstudio_server: Server
+) -> None:
+    (login,) = Panel.enrol(labelstudio_server, ["leaves"]).values()
+    connection = Connection(labelstudio_server.url, login.token)
+    connection.post("/api/token/blacklist/", {"refresh": login.token.get_secret_value()})
+    connection.close()
+    with opened(tmp_path, labelstudio_server.url, login.token) as loop:
+        key = cleaned(loop)
+        for step in ("publish", "collect"):
+            assert one_pass(loop, STEPS[step]).said["error"] == "unauthenticated"
+        assert state(loop, key) is State.CLEANED
+    with opened(tmp_path, labelstudio_server.url, labelstudio_server.admin.token) as loop:
+        assert STEPS["publish"].run(loop).done == 1
 
 
 def test_a_task_that_a_person_deleted_takes_the_item_out(loop: Loop, labelstudio_server: Server) -> None:
@@ -160,7 +203,7 @@ def test_a_verdict_that_changes_after_it_was_judged_is_judged_again(
     loop: Loop, labelstudio_server: Server, expert: Login
 ) -> None:
     key = published(loop)
-    number = annotate(labelstudio_server, expert, loop, key)
+    number = annotate(labelstudio_server, expert, loop.store.items.get(key).ls_task)
     look_again(loop)
     for name in ("collect", "judge"):
         STEPS[name].run(loop)
@@ -191,10 +234,7 @@ def test_a_verdict_that_came_before_its_task_was_noted_is_not_lost(
     key = cleaned(loop)
     about = loop.store.items.load(key)
     made = loop.ready_studio.publish(about, loop.links.urls(about))
-    connection = Connection(labelstudio_server.url, expert.token)
-    body = {"result": submitted(ACCEPT, Kind.CHAT), "lead_time": 5}
-    number = int(connection.post(f"/api/tasks/{made.task_id}/annotations/", body)["id"])
-    connection.close()
+    number = annotate(labelstudio_server, expert, made.task_id)
     project = loop.studio.project(Kind.CHAT).id
     loop.store.inbox.add([Event("ANNOTATION_CREATED", project, made.task_id, number)])
     STEPS["collect"].run(loop)
@@ -221,8 +261,6 @@ def test_a_configuration_changed_by_hand_stops_its_kind_alone_and_is_named(loop:
 
 
 def test_tasks_of_withdrawn_items_leave_label_studio(loop: Loop) -> None:
-    from annotation.store import Because
-
     key = published(loop)
     loop.store.items.withdraw(key, Because.CONSENT)
     STEPS["publish"].run(loop)
