@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, cast
 
-from annotation.core import Item
+from annotation.core import Turn
 from annotation.loop.item import request_of
 from annotation.loop.settings import AssistantSettings
 from services.config import Settings
@@ -32,22 +32,24 @@ class Drafts:
         self._assistant: Any = None
         self._opening = asyncio.Lock()
 
-    def text(self, item: Item, seed: int | None = None) -> str:
+    def text(self, dialogue: Sequence[Turn], seed: int | None = None) -> str:
         """A fresh answer's text. Blocks.
 
         Raises:
             MedMaxError: what the assistant fails with.
         """
-        future = asyncio.run_coroutine_threadsafe(self._text(item, seed), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._text(dialogue, seed), self._loop)
         try:
             return future.result(self._base.request_timeout_s + _START_S)
         except TimeoutError:
             future.cancel()
             raise DeadlineExceeded("the assistant took too long") from None
 
-    async def _text(self, item: Item, seed: int | None) -> str:
+    async def _text(self, dialogue: Sequence[Turn], seed: int | None) -> str:
         assistant = await self._open()
-        request = request_of(item, self._settings.temperature, secrets.randbits(32) if seed is None else seed)
+        request = request_of(
+            dialogue, self._settings.temperature, secrets.randbits(32) if seed is None else seed
+        )
         request.mode = common_pb2.OUTPUT_MODE_TEXT
         pieces: list[str] = []
         async with aclosing(cast(Any, self._events(assistant, request))) as events:

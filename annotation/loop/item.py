@@ -24,9 +24,7 @@ def item_of(
     return Item(
         id=entry.id,
         kind=entry.kind,
-        dialogue=tuple(
-            Turn(_ROLES.get(message.role, "user"), _parts(message.parts)) for message in interaction.prompt
-        ),
+        dialogue=dialogue_of(interaction),
         answer=_parts(interaction.output),
         alternatives=alternatives,
         task=entry.task or "vqa",
@@ -36,6 +34,13 @@ def item_of(
         model_digest=interaction.model.digest,
         risk=entry.risk,
         reason=entry.reason,
+    )
+
+
+def dialogue_of(interaction: assistant_pb2.Interaction) -> tuple[Turn, ...]:
+    """Everything up to and with the last question."""
+    return tuple(
+        Turn(_ROLES.get(message.role, "user"), _parts(message.parts)) for message in interaction.prompt
     )
 
 
@@ -50,10 +55,10 @@ def _parts(parts: Iterable[assistant_pb2.Part]) -> tuple[Part, ...]:
     return tuple(made)
 
 
-def request_of(item: Item, temperature: float, seed: int) -> assistant_pb2.GenerateRequest:
-    """The item's question, asked anew; nothing of it is stored as an interaction."""
+def request_of(dialogue: Iterable[Turn], temperature: float, seed: int) -> assistant_pb2.GenerateRequest:
+    """The last question, asked anew; nothing of it is stored as an interaction."""
     request = assistant_pb2.GenerateRequest(store=False)
-    for turn in item.dialogue:
+    for turn in dialogue:
         message = request.messages.add(role=_NUMBERS[turn.role])
         for part in turn.parts:
             if isinstance(part, str):

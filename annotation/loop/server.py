@@ -98,7 +98,7 @@ async def _draft(loop: Loop, data: Mapping[str, Any]) -> str:
             item = await asyncio.to_thread(loop.store.items.load, f"{kind.value}:{id}", pictures=True)
         except (NotFound, InvalidInput):
             continue
-        return await asyncio.to_thread(loop.drafts.text, item)
+        return await asyncio.to_thread(loop.drafts.text, item.dialogue)
     raise NotFound("no such item is in review", field="tasks")
 
 

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from annotation.assign import AssignPolicy
 from annotation.dataset.policy import Policy
 from annotation.judge.policy import JudgePolicy
+from annotation.routing.features import MAX_RESAMPLES
 from annotation.routing.policy import RoutingPolicy
 from services.errors import ConfigurationError, MedMaxError
 
@@ -174,6 +175,14 @@ class AssistantSettings(Part):
     temperature: float = Field(0.9, gt=0, le=2)
 
 
+class ResampleSettings(Part):
+    """Short answers asked for again before routing: an answer that is not repeated is a doubtful one."""
+
+    draws: int = Field(0, ge=0, le=MAX_RESAMPLES, description="of an answer; 0 = none are drawn")
+    characters: int = Field(80, ge=1, le=2000, description="longest answer for which they are drawn")
+    per_pass: int = Field(20, ge=1, le=1000, description="answers, the newest first, before each routing")
+
+
 class ReviewSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="MEDMAX_REVIEW_", env_nested_delimiter="__", extra="forbid", frozen=True
@@ -186,6 +195,7 @@ class ReviewSettings(BaseSettings):
     )
     labelstudio: LabelStudioSettings = LabelStudioSettings()
     routing: RoutingPolicy = RoutingPolicy()
+    resample: ResampleSettings = ResampleSettings()
     judge: JudgePolicy = JudgePolicy()
     assign: AssignPolicy = AssignPolicy()
     dataset: DatasetSettings = DatasetSettings()

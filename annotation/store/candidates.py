@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, case, exists, func, or_, select
 
 from annotation.core import Kind
 from annotation.store.ledger import Ledger
-from annotation.store.schema import items
+from annotation.store.schema import items, resamples
 from services.interactions.schema import feedback, interactions
 
 KINDS = {
@@ -42,6 +42,7 @@ class Candidate:
         tokens, characters: of the answer's text.
         prompt_images, output_images: how many.
         flagged: a user asked for review or wrote a correction.
+        agreement: share of answers drawn anew that agree, 0 to 1; None where none were drawn.
         rating: the lowest that users gave, 1 to 5.
     """
 
@@ -62,6 +63,7 @@ class Candidate:
     characters: int
     prompt_images: int
     output_images: int
+    agreement: float | None = None
     flagged: bool = False
     rating: int | None = None
 
@@ -71,12 +73,29 @@ class Candidate:
             return KINDS[self.task]
         return Kind.PICTURE if self.mode == "image" or self.output_images else Kind.CHAT
 
+    @classmethod
+    def of(cls, row: Iterable[Any], flagged: bool = False, rating: int | None = None) -> Candidate:
+        """From a row of COLUMNS."""
+        values: list[Any] = [*row, flagged, rating]
+        return cls(*values)
 
-_COLUMNS = tuple(
-    interactions.c["id" if name == "interaction_id" else name]
-    for name in Candidate.__dataclass_fields__
-    if name not in {"flagged", "rating"}
-)
+
+def _column(name: str) -> ColumnElement[Any]:
+    if name == "agreement":
+        return resamples.c.agreement
+    return interactions.c["id" if name == "interaction_id" else name]
+
+
+COLUMNS = tuple(_column(name) for name in Candidate.__dataclass_fields__ if name not in {"flagged", "rating"})
+"""What a candidate is made of; of SOURCE."""
+SOURCE = interactions.outerjoin(resamples, resamples.c.interaction_id == interactions.c.id)
+
+
+def wanted(now: datetime) -> Select[Any]:
+    """Rows of COLUMNS of interactions with consent to training, not expired at `now`, that no item was made of."""
+    of = interactions.c
+    routed = exists().where(items.c.interaction_id == of.id)
+    return select(*COLUMNS).select_from(SOURCE).where(of.consent_training, of.expires_at > now, ~routed)
 
 
 @dataclass(frozen=True)
@@ -97,13 +116,7 @@ class Candidates:
             size: at most so many a page.
         """
         of = interactions.c
-        routed = exists().where(items.c.interaction_id == of.id)
-        statement = (
-            select(*_COLUMNS)
-            .where(of.consent_training, of.expires_at > self.ledger.clock(), ~routed)
-            .order_by(of.id)
-            .limit(size)
-        )
+        statement = wanted(self.ledger.clock()).order_by(of.id).limit(size)
         if since is not None:
             statement = statement.where(of.created_at >= since)
         while True:
@@ -118,7 +131,7 @@ class Candidates:
                 )
                 said = {row.interaction_id: (bool(row.flagged), row.rating) for row in heard}
             after = rows[-1].id
-            yield [_candidate(row, said.get(row[0], _SILENCE)) for row in rows]
+            yield [Candidate.of(row, *said.get(row[0], _SILENCE)) for row in rows]
 
 
 _WANTS_REVIEW = or_(feedback.c.flag, feedback.c.corrected_text != "")
@@ -128,8 +141,3 @@ _FEEDBACK = select(
     func.min(feedback.c.rating).label("rating"),
 ).group_by(feedback.c.interaction_id)
 _SILENCE: tuple[bool, int | None] = (False, None)
-
-
-def _candidate(row: Any, said: tuple[bool, int | None]) -> Candidate:
-    values: list[Any] = [*row, *said]
-    return Candidate(*values)

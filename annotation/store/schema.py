@@ -71,6 +71,16 @@ contents = Table(
     Index(None, "interaction_id"),
 )
 
+# Of answers that wait to be routed: how many of those drawn anew agree with them.
+resamples = Table(
+    "review_resamples",
+    metadata,
+    Column("interaction_id", ForeignKey(interactions.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("agreement", Float(53), nullable=True),  # share, 0 to 1; null where none could be drawn
+    Column("drawn", Integer, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+)
+
 # Apart from the items, so that no export of items can hold the right answers.
 gold = Table(
     "review_gold",

@@ -16,6 +16,7 @@ from annotation.store.items import Items
 from annotation.store.judgements import Judgements
 from annotation.store.ledger import Ledger, utc_now
 from annotation.store.progress import Progress
+from annotation.store.resamples import Resamples
 from annotation.store.retention import Retention
 from annotation.store.schema import item_pictures, pictures
 from annotation.store.versions import Versions
@@ -40,6 +41,7 @@ class ReviewStore:
         annotations, judgements: what experts said, and what it comes to.
         versions: of data sets and models.
         figures: counts for budgets and `status`.
+        resamples: how far answers drawn anew agree.
         progress: cursors, steps, calibration.
         retention: what must go.
         audit: who did what.
@@ -50,6 +52,7 @@ class ReviewStore:
         self.ledger = Ledger(engine, clock)
         shelf = Shelf(engine, files, pictures, item_pictures)
         self.candidates = Candidates(self.ledger)
+        self.resamples = Resamples(self.ledger)
         self.items = Items(self.ledger, shelf)
         self.inbox = Inbox(self.ledger)
         self.annotations = Annotations(self.ledger)

@@ -14,7 +14,7 @@ from annotation.loop.result import Result
 from annotation.loop.steps.route import features_of
 from annotation.routing.risk import Outcome, fit
 from annotation.routing.score import score
-from annotation.store import Candidate
+from annotation.store.candidates import COLUMNS, SOURCE, Candidate
 from annotation.store.progress import Calibration
 from annotation.store.schema import items, judgements
 from services.interactions.schema import interactions
@@ -42,8 +42,6 @@ def run(loop: Loop) -> Result:
 
 def _outcomes(loop: Loop) -> Iterator[Outcome]:
     """Of items that stand for the random share, are judged and whose interaction is still there: the score is made of that."""
-    names = [name for name in Candidate.__dataclass_fields__ if name not in {"flagged", "rating"}]
-    columns = [interactions.c["id" if name == "interaction_id" else name] for name in names]
     newer = judgements.alias()
     last = ~(
         select(newer.c.item)
@@ -51,9 +49,10 @@ def _outcomes(loop: Loop) -> Iterator[Outcome]:
         .exists()
     )
     statement = (
-        select(items.c.kind, items.c.weight, judgements.c.decision, *columns)
+        select(items.c.kind, items.c.weight, judgements.c.decision, *COLUMNS)
+        .select_from(SOURCE)
+        .join(items, items.c.interaction_id == interactions.c.id)
         .join(judgements, judgements.c.item == items.c.key)
-        .join(interactions, interactions.c.id == items.c.interaction_id)
         .where(
             items.c.weight > 0,
             items.c.state.in_(["judged", "built"]),
@@ -64,7 +63,7 @@ def _outcomes(loop: Loop) -> Iterator[Outcome]:
     )
     with loop.store.ledger.read() as connection:
         for kind, weight, decision, *values in connection.execute(statement):
-            candidate = Candidate(*values)
+            candidate = Candidate.of(values)
             yield Outcome(
                 candidate.interaction_id,
                 Kind(kind),

@@ -18,6 +18,8 @@ from services.errors import DeadlineExceeded, MedMaxError, NotFound, Overloaded,
 
 ALTERNATIVES = 4
 """Answers drawn, at most, until one differs."""
+GONE = (Unavailable, Overloaded, DeadlineExceeded, Unauthenticated)
+"""Errors of the assistant that every other question would fail with too."""
 
 
 class NoAssistant(MedMaxError):
@@ -89,8 +91,8 @@ def _item(loop: Loop, entry: Entry) -> Item | None:
     # The seeds are fixed, so that a repeat draws the same.
     for seed in range(1, ALTERNATIVES + 1):
         try:
-            text = loop.drafts.text(item, seed)
-        except (Unavailable, Overloaded, DeadlineExceeded, Unauthenticated) as error:
+            text = loop.drafts.text(item.dialogue, seed)
+        except GONE as error:
             raise NoAssistant(f"no alternative could be drawn: {error.code}") from None
         if text.strip() and normalised(text) != said:
             return replace(item, alternatives=(item.answer, (text,)))

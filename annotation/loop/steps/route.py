@@ -42,6 +42,7 @@ def features_of(stored: Stored) -> Features:
         mode=stored.mode,
         task=stored.task,
         modality=stored.modality,
+        agreement=stored.agreement,
     )
 
 
