@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from services import logs, metrics, tracing, tracing_settings
@@ -16,11 +20,11 @@ from services.config import Settings
 from services.errors import ConfigurationError, InvalidImage, Unavailable
 from services.gateway.assistant import Assistant
 from services.gateway.local import local_assistant
+from services.gateway.rest import create_app
 from services.pb.medmax.v1 import assistant_pb2, common_pb2
 from services.rpc import RemoteDecoder, RemoteLanguageModel, RemoteTokenizer, Server
 from tests.support.collector import Collector, collecting
-from tests.support.http_server import serving
-from tests.support.pictures import encode, noise
+from tests.support.pictures import dicom, encode, noise
 from tests.support.tiny import tiny_checkpoint
 
 ENDPOINT, SAMPLER, RATIO = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
@@ -299,10 +303,101 @@ def test_a_request_id_that_is_none_stays_out_of_spans(collector: Collector) -> N
 
 
 def test_a_collector_that_fails_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(lambda path, body: (400, b"no")) as broken:
-        monkeypatch.setenv(ENDPOINT, broken)
+    with collecting() as gone:
+        monkeypatch.setenv(ENDPOINT, gone.endpoint)
         tracing.configure("test")
     # Nothing listens there any more.
     with metrics.track("gateway", "m"):
         pass
     tracing.close()
+
+
+PLANTED = ("Zebulonius", "Quartermaine", "1953-02-28", "MRN4471193")
+WORDS = " ".join(PLANTED)
+TREE = """\
+test gateway/chat_completions server
+  test gateway/answer internal
+    test tokenizer/Tokenize client
+      test tokenizer/Tokenize server
+    test llm/Generate client
+      test llm/Generate server
+        test llm/answer internal
+    test decoder/Decode client
+      test decoder/Decode server
+    test interactions/save internal"""
+
+
+async def test_over_rest_a_trace_goes_on_and_nothing_of_a_patient_comes_out(
+    collector: Collector, checkpoint: Path, tmp_path: Path
+) -> None:
+    lines = io.StringIO()
+    logs.configure("test", stream=lines)
+    settings = Settings(checkpoint=checkpoint, data_dir=tmp_path, threads=1)
+    trace = f"00-{TRACE}-00f067aa0ba902b7-01"
+    shown = dicom(noise(64, 64, 1), PatientName=WORDS, PatientID=PLANTED[3], StudyDescription=WORDS)
+    url = "data:application/dicom;base64," + base64.b64encode(shown).decode()
+
+    def body(text: str, url: str | None = None, **fields: object) -> dict[str, object]:
+        pictures = [{"type": "image_url", "image_url": {"url": url}}] if url else []
+        content = [*pictures, {"type": "text", "text": text}]
+        return {"messages": [{"role": "user", "content": content}], **fields}
+
+    wrong = {
+        "x-request-id": WORDS,
+        "traceparent": WORDS,
+        "tracestate": f"a={PLANTED[0]}",
+        "baggage": f"patient={PLANTED[0]}",
+        "user-agent": WORDS,
+    }
+    async with local_assistant(settings) as local:
+        backends = local.backends
+        servicers = {"tokenizer": backends.tokenizer, "llm": backends.llm, "decoder": backends.decoder}
+        server = await Server(servicers, "127.0.0.1", 0, settings).start()
+        remotes = [
+            each(server.address, settings) for each in (RemoteTokenizer, RemoteLanguageModel, RemoteDecoder)
+        ]
+        remote = Assistant.from_checkpoint(settings, open_checkpoint(checkpoint), *remotes, backends.store)
+        transport = httpx.ASGITransport(create_app(remote, settings))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:
+            reply = await client.post(
+                "/v1/chat/completions",
+                json=body(WORDS, url, modalities=["image"], user=WORDS),
+                headers={"traceparent": trace, "x-request-id": "r-good"},
+            )
+            assert reply.status_code == 200, reply.text
+            comment = {
+                "interaction_id": reply.json()["interaction_id"],
+                "comment": WORDS,
+                "corrected_text": WORDS,
+            }
+            assert (await client.post("/v1/feedback", json=comment, headers=wrong)).status_code == 200
+            bad = "data:image/png;base64," + base64.b64encode(WORDS.encode()).decode()
+            for asked in (
+                body(WORDS, model=PLANTED[0]),
+                body(WORDS, modalities=[PLANTED[0]]),
+                body(WORDS, f"https://{PLANTED[0]}.example/{PLANTED[1]}.png"),
+                body(WORDS, bad),
+                {PLANTED[0]: WORDS, **body(WORDS)},
+            ):
+                reply = await client.post("/v1/chat/completions", json=asked, headers=wrong)
+                assert reply.status_code in {400, 404}, reply.text
+            for path in (f"/v1/interactions/{PLANTED[0]}?of={PLANTED[1]}", f"/{PLANTED[0]}"):
+                assert (await client.get(path, headers=wrong)).status_code in {400, 404}
+            page = (await client.get("/metrics")).text
+        for each in remotes:
+            await each.close()
+        await server.stop(0)
+    tracing.close()
+    assert collector.tree(TRACE) == TREE
+    assert {span.facts["medmax.request_id"] for span in collector.trace(TRACE)} == {"r-good"}
+    entries = [json.loads(line) for line in lines.getvalue().splitlines()]
+    requests = [entry for entry in entries if entry.get("request_id") == "r-good"]
+    assert {entry["method"] for entry in requests} == {"chat_completions", "Tokenize", "Generate", "Decode"}
+    assert {entry["trace_id"] for entry in requests} == {TRACE}
+    everything = {
+        "spans": b"".join(collector.raw).decode(errors="replace"),
+        "logs": lines.getvalue(),
+        "metrics": page,
+    }
+    assert not {(word, place) for word in PLANTED for place, text in everything.items() if word in text}
+    assert all(everything.values())
