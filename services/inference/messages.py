@@ -15,6 +15,8 @@ from services.pb.inference import grpc_service_pb2 as pb
 
 Arrays = dict[str, NDArray[Any]]
 MAX_ID_CHARS = 256
+OF_STREAMS = "triton_enable_empty_final_response"
+"""perf_analyzer always sends it; it means something to streams alone."""
 
 
 def read_inputs(request: pb.ModelInferRequest, specs: Sequence[TensorSpec], max_batch: int) -> Arrays:
@@ -70,7 +72,7 @@ def read_timeout_ms(request: pb.ModelInferRequest) -> int:
         UnsupportedField: another parameter.
         InvalidInput: no number, or below 1.
     """
-    _refuse(request.parameters, "parameters", {"timeout"})
+    _refuse(request.parameters, "parameters", {"timeout", OF_STREAMS})
     if "timeout" not in request.parameters:
         return 0
     value = request.parameters["timeout"]
@@ -129,5 +131,5 @@ def check_id(request: pb.ModelInferRequest) -> None:
 def _refuse(parameters: Mapping[str, Any], field: str, known: set[str] | None = None) -> None:
     """Raises: UnsupportedField for a parameter that is not known, such as those of shared memory."""
     if unknown := len(parameters.keys() - (known or set())):
-        only = f"; {', '.join(sorted(known))} is" if known else ""
+        only = f"; those that are: {', '.join(sorted(known))}" if known else ""
         raise UnsupportedField(f"{unknown} of them are not supported{only}", field=field)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from tests.support.pictures import encode, noise
 from tests.support.stack import checkpoint
 from tests.support.tiny import tiny_checkpoint
 from tests.support.triton import Triton, installation, running
+
+pytestmark = pytest.mark.timeout(600)  # a start loads torch twice
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "pictures"
 
@@ -94,8 +97,6 @@ async def test_the_services_answer_with_triton_as_without(here: Pair, there: Pai
 
 def apart(one: bytes, other: bytes) -> int:
     """Grey levels by which two pictures differ at most."""
-    from io import BytesIO
-
     pixels = [np.asarray(Image.open(BytesIO(data)), np.int16) for data in (one, other)]
     assert pixels[0].shape == pixels[1].shape
     return int(np.abs(pixels[0] - pixels[1]).max())

@@ -19,7 +19,7 @@ from services.pb.inference import grpc_service_pb2 as pb
 from services.pb.inference import grpc_service_pb2_grpc as stubs
 
 ROOT = Path(__file__).resolve().parents[2]
-START_LIMIT_S = 120
+START_LIMIT_S = 300
 STOP_LIMIT_S = 30
 
 
@@ -97,7 +97,9 @@ def running(repository: Path, folder: Path, port: int = 0) -> Iterator[Triton]:
 
 def _wait(server: Triton) -> None:
     limit = time.monotonic() + START_LIMIT_S
-    with grpc.insecure_channel(server.address) as channel:
+    # It listens once its models are loaded; until then gRPC would try ever more rarely.
+    options = [("grpc.max_reconnect_backoff_ms", 500)]
+    with grpc.insecure_channel(server.address, options) as channel:
         stub = stubs.GRPCInferenceServiceStub(channel)
         while server.process.poll() is None and time.monotonic() < limit:
             try:

@@ -200,6 +200,14 @@ async def test_a_picture_s_fault_names_its_place_in_the_batch(
     assert (await triton.infer("decoder", [given("CODES", codes - 1)])).as_numpy("PIXELS") is not None
 
 
+async def test_what_perf_analyzer_adds_to_every_request_is_taken(stub: Any) -> None:
+    request = pb.ModelInferRequest(model_name="decoder", outputs=[{"name": "PIXELS"}])
+    request.inputs.add(name="CODES", datatype="INT32", shape=[1, 16])
+    request.raw_input_contents.append(bytes(64))
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    assert len((await stub.ModelInfer(request)).raw_output_contents) == 1
+
+
 async def test_a_deadline_is_kept(front: Front, triton: client.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException) as caught:
         await triton.infer("tokenizer", [given("FILE", files(noise(400, 400)))], timeout=1)
