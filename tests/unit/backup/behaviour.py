@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ class BackupBehaviour:
     ) -> None:
         fill(settings)
         create(settings, str(archive))
-        target.data_dir.mkdir(exist_ok=True)
+        target.data_dir.mkdir(parents=True)
         (target.data_dir / "review.secret").write_text("another one")
         with pytest.raises(ConfigurationError, match=r"review\.secret"):
             restore(target, str(archive))
@@ -331,7 +332,7 @@ class BackupBehaviour:
             def now(cls, tz: Any = None) -> datetime:
                 return now - timedelta(days=10)
 
-        monkeypatch.setattr("annotation.backup.create.datetime", Earlier)
+        monkeypatch.setattr(import_module("annotation.backup.create"), "datetime", Earlier)
         old = create(settings, str(archive)).name
         monkeypatch.undo()
         store = InteractionStore.open(settings)
