@@ -65,15 +65,21 @@ class Archive:
         self._local = Path(self._root) if "file" in _protocols(filesystem) else None
 
     @classmethod
-    def open(cls, address: str) -> Archive:
-        """A folder, which is made if it is not there, or any address that fsspec opens.
+    def open(cls, address: str, *, make: bool = False) -> Archive:
+        """A folder, or any address that fsspec opens.
+
+        Args:
+            make: a folder that is not there.
 
         Raises:
             ConfigurationError: no such kind of address, or the folder cannot be made.
+            NotFound: no such folder.
         """
         if not address:
             raise InvalidInput("must not be empty", field=FIELD)
         filesystem, root = open_store(address, FIELD)
+        if not make and "file" in _protocols(filesystem) and not Path(root).is_dir():
+            raise NotFound("no such folder", field=FIELD)
         return cls(filesystem, root, PictureStore.at(address, FIELD, "blobs"))
 
     @contextmanager

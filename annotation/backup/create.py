@@ -58,7 +58,7 @@ def create(settings: Settings, address: str, keep_days: int | None = None) -> Cr
         ConfigurationError: an address is wrong, or there is no database yet.
         Unavailable: database, object store or archive are out of reach, or another back-up is being written.
     """
-    archive = Archive.open(address)
+    archive = Archive.open(address, make=True)
     stores = {"": PictureStore.open(settings), "review": PictureStore.open(settings, prefix="review")}
     data_dir = settings.data_dir.absolute()
     engine = database.opened(settings)

@@ -44,10 +44,13 @@ class Objects(BaseHTTPRequestHandler):
         if "list-type" in query:
             self._reply(200, self._listing(path, query))
         elif path in self.kept:
-            found = self.kept[path]
+            whole = self.kept[path]
+            first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            end = min(int(last) + 1, len(whole)) if last else len(whole)
+            found = whole[int(first) : end]
             self.send_response(206 if "Range" in self.headers else 200)
             self.send_header("Content-Length", str(len(found)))
-            self.send_header("Content-Range", f"bytes 0-{len(found) - 1}/{len(found)}")
+            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(whole)}")
             self.end_headers()
             self.wfile.write(found)
         else:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ def check_pictures(settings: Settings) -> int:
     engine = connect(database_url(settings))
     with transaction(engine, write=False) as connection:
         own = list(connection.scalars(select(interaction_pictures.c.sha256)))
-        cleaned = list(connection.scalars(select(item_pictures.c.sha256)))
+        reviewed = item_pictures in present(connection)
+        cleaned = list(connection.scalars(select(item_pictures.c.sha256))) if reviewed else []
     engine.dispose()
     for sha256 in own:
         PictureStore.open(settings).read(sha256)
@@ -299,7 +301,7 @@ class BackupBehaviour:
     ) -> None:
         fill(settings)
         create(settings, str(archive))
-        target.data_dir.mkdir(exist_ok=True)
+        target.data_dir.mkdir(parents=True)
         (target.data_dir / "review.secret").write_text("another one")
         with pytest.raises(ConfigurationError, match=r"review\.secret"):
             restore(target, str(archive))
@@ -331,7 +333,7 @@ class BackupBehaviour:
             def now(cls, tz: Any = None) -> datetime:
                 return now - timedelta(days=10)
 
-        monkeypatch.setattr("annotation.backup.create.datetime", Earlier)
+        monkeypatch.setattr(import_module("annotation.backup.create"), "datetime", Earlier)
         old = create(settings, str(archive)).name
         monkeypatch.undo()
         store = InteractionStore.open(settings)
@@ -352,7 +354,7 @@ class BackupBehaviour:
 
     def test_two_at_a_time_are_refused(self, settings: Settings, archive: Path) -> None:
         fill(settings)
-        with Archive.open(str(archive)).locked(), pytest.raises(Unavailable):
+        with Archive.open(str(archive), make=True).locked(), pytest.raises(Unavailable):
             create(settings, str(archive))
 
     def test_an_installation_that_never_reviewed(
@@ -371,3 +373,4 @@ class BackupBehaviour:
     def test_nothing_to_restore(self, target: Settings, archive: Path) -> None:
         with pytest.raises(NotFound):
             restore(target, str(archive))
+        assert not archive.exists(), "a mistyped folder is not made"

@@ -64,7 +64,7 @@ def test_whatever_it_is_it_is_read_or_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["tables", "sqlite"])
 def test_a_file_beside_the_data_folder_is_never_written(tmp_path: Path, kind: str) -> None:
-    archive = Archive.open(str(tmp_path / "archive"))
+    archive = Archive.open(str(tmp_path / "archive"), make=True)
     body = {**WHOLE, "files": [{"path": "x/../../escaped", "content": EMPTY}]}
     if kind == "sqlite":
         body["sqlite"] = EMPTY
