@@ -14,7 +14,7 @@ from services.rollout.conductor import Conductor
 from services.rollout.keeping import Keeper
 from services.rollout.limits import Limits
 from services.rollout.place import GATEWAY, METRICS, PROMETHEUS, SELECTOR, Place, evidence, place
-from services.rollout.planning import Plan, check, version
+from services.rollout.planning import Plan, check, known_former, version
 from services.rollout.planning import plan as make_plan
 from services.rollout.record import Phase, Rollout, person
 from services.rollout.version import Change
@@ -182,7 +182,8 @@ def _start(made: Plan, again: bool, poll_s: float) -> Rollout | None:
     if made.nothing:
         return None
     check(made, None if again else current)
-    return _conductor(where, made.rollout, poll_s).start(made.rollout)
+    judged_by = evidence(made.rollout.sources, made.rollout.limits.window_s)
+    return _conductor(where, made.rollout, poll_s).start(known_former(made.rollout, judged_by))
 
 
 def _conductor(where: Place, rollout: Rollout, poll_s: float) -> Conductor:

@@ -26,6 +26,11 @@ class Keeper:
         self._lock.acquire()
         try:
             yield
+        except KeyboardInterrupt:
+            self.say(
+                "the roll-out stands where it is: `medmax rollout status --watch` goes on, `abort` goes back"
+            )
+            raise
         finally:
             try:
                 self._lock.release()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from services.errors import ConfigurationError
+from services.errors import ConfigurationError, Unavailable
+from services.rollout.evidence import Evidence
 from services.rollout.limits import Limits
 from services.rollout.place import BLIND, GATEWAY, METRICS, PROMETHEUS, Place, Sources
 from services.rollout.record import MAX_WHY_CHARS, Phase, Rollout, new_id
@@ -119,6 +120,24 @@ def check(plan: Plan, last: Rollout | None) -> None:
         raise ConfigurationError(
             "there is nothing to judge requests by; give --prometheus or --metrics, or --health-only"
         )
+
+
+def known_former(rollout: Rollout, judged_by: Evidence) -> Rollout:
+    """`rollout` with the digest of what serves now; so every source of evidence is known to answer before it begins.
+
+    Raises:
+        Unavailable, Unauthenticated: one does not; names it.
+    """
+    judged_by.mark()
+    if judged_by.probe is None:
+        return rollout
+    try:
+        digest = judged_by.probe.digest()
+    except Unavailable:
+        if rollout.force:
+            return rollout
+        raise
+    return replace(rollout, undo=replace(rollout.undo, version=replace(rollout.old, digest=digest)))
 
 
 def version(

@@ -112,6 +112,9 @@ class RayService:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
+        if seconds < 1:  # the API counts whole seconds
+            time.sleep(seconds)
+            return
         begun = time.monotonic()
         where = {key: value for key, value in self._where.items() if key != "name"}
         try:

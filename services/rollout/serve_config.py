@@ -20,6 +20,7 @@ MAX_BYTES = 1 << 20
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _NOT_PLAIN = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 _OPTIONAL = "vqgan"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def version_in(text: str, application: str) -> Version:
@@ -99,7 +100,7 @@ def _load(text: str) -> dict[str, Any]:
     if len(text.encode()) > MAX_BYTES:
         raise ConfigurationError(f"is larger than {MAX_BYTES:,} bytes", field=FIELD)
     try:
-        found = yaml.safe_load(text)
+        found = yaml.load(text, _LOADER)
     except (yaml.YAMLError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         raise ConfigurationError(

@@ -33,7 +33,7 @@ from services.rollout.rayservice import MERGE_PATCH, RayService
 from services.rollout.record import Phase
 from tests.support.apiserver import ApiServer, api_server
 from tests.support.chart import of_kind, rendered
-from tests.support.gateway import Gateway, gateway
+from tests.support.gateway import Gateway, digest, gateway
 from tests.support.kuberay import KubeRay, playing, wait_for
 
 REAL = os.environ.get("KUBECONFIG", "")
@@ -41,7 +41,7 @@ ADMIN, OPERATOR = "admin-token", "operator-token"
 NEW = "/models/new"
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
-    *("--ready-s", "8", "--settle-s", "0.6", "--baseline-s", "0.6", "--window-s", "1.5"),
+    *("--ready-s", "60", "--settle-s", "0.6", "--baseline-s", "0.3", "--window-s", "0.6"),
     *("--min-requests", "20", "--poll-s", "0.1"),
 )
 needs_own_server = pytest.mark.skipif(bool(REAL), reason="the API server of KUBECONFIG is left alone")
@@ -72,16 +72,19 @@ class Ward:
         text = self.capsys.readouterr().out
         return status, json.loads(text)
 
+    def judged(self, model: str) -> tuple[str, ...]:
+        """Options of where evidence comes from; the gateway must answer with the weights of `model`."""
+        url = self.gateway.url
+        return ("--metrics", f"{url}/metrics", "--gateway", url, "--digest", digest(model))
+
     def start(self, *more: str, model: str = NEW) -> tuple[int, dict[str, Any]]:
-        judged = ("--metrics", f"{self.gateway.url}/metrics", "--gateway", self.gateway.url)
-        return self.run("start", "--model", model, *judged, *QUICK, *more)
+        return self.run("start", "--model", model, *self.judged(model), *QUICK, *more)
 
     def spawn(self, *more: str, model: str = NEW) -> subprocess.Popen[str]:
         """`medmax rollout start` as a process of its own."""
-        command = [sys.executable, "-m", "services.cli", "rollout", "start", "--model", model, *self.where]
-        judged = ("--metrics", f"{self.gateway.url}/metrics")
+        options = ("--model", model, *self.where, *self.judged(model), *QUICK, *more, "--json")
         return subprocess.Popen(
-            [*command, *judged, *QUICK, *more, "--json"],
+            [sys.executable, "-m", "services.cli", "rollout", "start", *options],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -227,9 +230,9 @@ def test_a_slow_model_is_rolled_back(ward: Ward) -> None:
 
 
 def test_a_model_that_never_becomes_ready_is_rolled_back(ward: Ward) -> None:
-    status, ended = ward.start("--ready-s", "2", model="/models/never")
+    status, ended = ward.start("--ready-s", "4", model="/models/never")
     assert (status, ended["outcome"]) == (1, Phase.ROLLED_BACK)
-    assert "not ready within 2 s: application DEPLOYING (llm UPDATING)" in ended["reason"]
+    assert "not ready within 4 s: application DEPLOYING (llm UPDATING)" in ended["reason"]
 
 
 def test_a_model_that_cannot_be_deployed_is_rolled_back_with_serves_reason(ward: Ward) -> None:
@@ -239,13 +242,13 @@ def test_a_model_that_cannot_be_deployed_is_rolled_back_with_serves_reason(ward:
 
 
 def test_a_model_that_falls_ill_while_watched_is_rolled_back(ward: Ward) -> None:
-    _, ended = ward.start("--window-s", "5", model="/models/falls")
+    _, ended = ward.start("--window-s", "60", model="/models/falls")
     assert ended["outcome"] == Phase.ROLLED_BACK
     assert "was ready and is not any more: application UNHEALTHY" in ended["reason"]
 
 
 def test_other_weights_than_the_digest_names_are_rolled_back(ward: Ward) -> None:
-    _, ended = ward.start("--ready-s", "2", "--digest", "0" * 64)
+    _, ended = ward.start("--ready-s", "5", "--digest", "0" * 64)
     assert ended["outcome"] == Phase.ROLLED_BACK
     assert "the gateway answers with the weights" in ended["reason"]
 
@@ -259,18 +262,43 @@ def test_few_requests_decide_nothing_unless_asked_to(ward: Ward) -> None:
 
 
 def test_a_killed_roll_out_goes_on_where_it_was(ward: Ward) -> None:
-    process = ward.spawn("--window-s", "60")
-    wait_for(lambda: ward.checkpoint == NEW, 60)
+    process = ward.spawn("--window-s", "3", "--settle-s", "1")
+    wait_for(lambda: ward.checkpoint == NEW, 90)
     process.send_signal(signal.SIGKILL)
     process.wait()
     _, seen = ward.run("status")
     assert seen["rollout"]["phase"] in {Phase.APPLYING, Phase.STARTING, Phase.WATCHING}
-    status, refused = ward.start()  # its Lease is its own for some seconds more
-    assert (status, refused["error"]["code"]) == (1, "overloaded")
+    status, refused = ward.start()
+    assert (status, refused["error"]["code"]) == (
+        1,
+        "overloaded",
+    )  # the Lease is the dead process's a while longer
     _forget_holder(ward)
-    status, ended = ward.start("--window-s", "1")  # the limits are those it began with
-    _, later = ward.run("status")
-    assert (status, ended["id"]) == (0, seen["rollout"]["id"]) or later["rollout"]["id"] == ended["id"]
+    status, other = ward.start(model="/models/third")
+    assert (status, "is unfinished" in other["error"]["message"]) == (1, True)
+    status, ended = ward.start()
+    assert (status, ended["id"], ended["outcome"]) == (0, seen["rollout"]["id"], Phase.PROMOTED)
+    assert ward.events().count("applied") == 1
+
+
+def test_a_killed_roll_out_is_watched_on_from_another_machine_or_ended(ward: Ward) -> None:
+    for what in ("status", "abort"):
+        model = f"/models/{what}"
+        process = ward.spawn("--window-s", "2", model=model)
+        wait_for(lambda model=model: ward.checkpoint == model, 90)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _forget_holder(ward)
+        if what == "status":
+            status, seen = ward.run("status", "--watch", "--poll-s", "0.1")
+            assert (status, seen["rollout"]["outcome"], seen["serves"]["checkpoint"]) == (
+                0,
+                Phase.PROMOTED,
+                model,
+            )
+        else:
+            status, ended = ward.run("abort", "--poll-s", "0.1")
+            assert (status, ended["outcome"], ward.checkpoint) == (0, Phase.ABORTED, "/models/status")
 
 
 def test_a_concurrent_start_is_refused_and_abort_ends_the_other(ward: Ward) -> None:
@@ -317,7 +345,7 @@ def test_another_model_put_there_by_hand_is_left_alone(ward: Ward) -> None:
 
     hand = threading.Thread(target=by_hand)
     hand.start()
-    _, ended = ward.start("--window-s", "20")
+    _, ended = ward.start("--window-s", "60")
     hand.join()
     assert ended["outcome"] == Phase.SUPERSEDED
     assert ward.checkpoint == "/models/by-hand"

@@ -1,6 +1,6 @@
-"""Plays the gateway of a cluster that is not there: metrics of requests that come all the time, and answers.
+"""Plays the gateway of a cluster that is not there: answers, and metrics of requests that come before every scrape.
 
-The counters are those of `services.metrics`, written by its own code.
+So what is measured does not depend on how busy the machine is. The counters are those of `services.metrics`, written by its own code.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from services import metrics
 from services.errors import InternalError, InvalidInput
 from tests.support.http_server import serving
 
-RATE = 120  # requests a second
+BETWEEN_SCRAPES = 40  # requests
 
 
 @dataclass
@@ -37,11 +36,12 @@ class Gateway:
     mistaken: dict[str, float] = field(default_factory=dict)
     first_token_s: dict[str, float] = field(default_factory=dict)
     quiet: bool = False
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
 
-    def ask(self, chance: random.Random) -> None:
+    def ask(self) -> None:
         """One request."""
         now = self.serving()
-        drawn = chance.random()
+        drawn = self.chance.random()
         with (
             contextlib.suppress(InternalError, InvalidInput),
             metrics.track("gateway", "CreateChatCompletion"),
@@ -54,6 +54,8 @@ class Gateway:
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         if path == "/metrics":
+            for _ in range(0 if self.quiet else BETWEEN_SCRAPES):
+                self.ask()
             return 200, metrics.render()
         if path == "/v1/chat/completions":
             return 200, {"system_fingerprint": digest(self.serving())}
@@ -67,19 +69,7 @@ def digest(checkpoint: str) -> str:
 
 @contextmanager
 def gateway(now: Callable[[], str]) -> Iterator[Gateway]:
-    """A gateway that is asked all the time."""
-    made, stop, chance = Gateway(now), threading.Event(), random.Random(7)
-
-    def traffic() -> None:
-        while not stop.wait(1 / RATE):
-            if not made.quiet:
-                made.ask(chance)
-
-    thread = threading.Thread(target=traffic)
-    thread.start()
-    try:
-        with serving(made.answer) as made.url:
-            yield made
-    finally:
-        stop.set()
-        thread.join()
+    """A running one."""
+    made = Gateway(now)
+    with serving(made.answer) as made.url:
+        yield made

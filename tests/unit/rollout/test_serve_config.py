@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.errors import ConfigurationError, InvalidInput
@@ -46,6 +46,7 @@ def test_a_vqgan_comes_and_goes() -> None:
     assert with_version(there, "medmax", version_in(TEXT, "medmax")) == TEXT
 
 
+@settings(max_examples=40, deadline=None)
 @given(NAMES, PATHS, PATHS | st.just(""))
 def test_any_version_can_be_written_and_read_back(model_id: str, checkpoint: str, vqgan: str) -> None:
     version = Version(checkpoint, model_id, vqgan)
