@@ -16,12 +16,15 @@ import io
 import itertools
 import json
 import math
+import multiprocessing
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,7 @@ from training.phantom.without import Slice, parse_slice
 FIRST_SEED = 990_000_000
 """Of the phantoms that rows are about: for training, and never used by `medmax train phantom` below --seed 990."""
 RECOVERED, FORGOTTEN = 0.95, 0.01
-_CONCURRENT = 24
+_CONCURRENT, _ROUNDS = 24, 3
 _TYPES = ((closed_questions, even_answers), (open_questions, balanced), (mcq_questions, balanced))
 
 
@@ -81,13 +84,18 @@ def write_rows(folder: Path, wanted: Slice, corrected: int, replay: int, rng: np
 
 
 def _about(seed: int, wanted: Slice, number: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """A dialogue of the slice's questions with their right answers: one of each type that the phantom allows, which take
-    turns in being the first."""
+    """A dialogue of the slice's questions with their right answers, up to three of each type that the phantom allows; the
+    types take turns, also in being the first."""
+    kinds = (*_TYPES[number % 3 :], *_TYPES[: number % 3])
+    left = [([question for question in ask(truth(seed), rng) if question.topic == wanted[1]], choose)
+            for ask, choose in kinds]  # fmt: skip
     turns: list[tuple[str, str]] = []
-    for ask, choose in (*_TYPES[number % 3 :], *_TYPES[: number % 3]):
-        if asked := [question for question in ask(truth(seed), rng) if question.topic == wanted[1]]:
-            question = choose(asked, rng)
-            turns.append((f"{'' if turns else IMAGE}{typed(question.text, rng)}", question.answer))
+    for _ in range(_ROUNDS):
+        for asked, choose in left:
+            if asked:
+                question = choose(asked, rng)
+                asked[:] = [other for other in asked if other.text != question.text]
+                turns.append((f"{'' if turns else IMAGE}{typed(question.text, rng)}", question.answer))
     return turns
 
 
@@ -112,7 +120,7 @@ def _others(seed: int, wanted: Slice, rng: np.random.Generator) -> list[tuple[st
 class Scores:
     """Share right of every question, caption and drawing, 0 to 1, by slice; in the same order for every model."""
 
-    of: dict[Slice, list[float]] = field(default_factory=lambda: defaultdict(list))
+    of: dict[Slice, list[float]] = field(default_factory=partial(defaultdict, list))
 
     def mean(self, slice_: Slice) -> float:
         return float(np.mean(self.of[slice_]))
@@ -252,11 +260,11 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--full", type=Path, default=SHIPPED_MODEL)
     parser.add_argument("--mended", type=Path, help="of an earlier run: only ask again")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    for name, default in (("rows", 200), ("replay", 1000), ("phantoms", 1000), ("drawings", 200), ("seed", 31),
-                          ("epochs", 5), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1)):  # fmt: skip
+    for name, default in (("rows", 200), ("replay", 1400), ("phantoms", 1000), ("drawings", 200), ("seed", 31),
+                          ("epochs", 5), ("batch", 2), ("rank", 16), ("alpha", 16), ("threads", 1), ("workers", 1), ("jobs", 1)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rate", type=float, default=7e-4)
-    parser.add_argument("--keep-weight", type=float, default=1.0, help="see `medmax train lora --help`")
+    parser.add_argument("--rate", type=float, default=1.2e-3)
+    parser.add_argument("--keep-weight", type=float, default=0.6, help="see `medmax train lora --help`")
     parser.add_argument("--weight", type=float, default=1.0, help="share of the adapter when merging")
     arguments = parser.parse_args(given)
     out, begin = arguments.out, time.monotonic()
@@ -267,7 +275,9 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         "broken": arguments.broken,
         "mended": arguments.mended or out / "mended",
     }
-    scores = {name: measure(name, checkpoint, arguments) for name, checkpoint in models.items()}
+    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+        asked = {name: pool.submit(measure, name, models[name], arguments) for name in models}
+        scores = {name: future.result() for name, future in asked.items()}
     result = compare(arguments.slice, **scores)
     settings = {name: str(value) for name, value in vars(arguments).items() if name != "slice"}
     result |= {"settings": settings, "training": trained, "seconds": round(time.monotonic() - begin, 1)}
