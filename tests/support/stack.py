@@ -103,8 +103,9 @@ def start(folder: Path, *arguments: str, **environment: str) -> Served:
     impatience.start()
     text = process.stdout.readline()
     impatience.cancel()
-    if not text:
-        raise AssertionError(f"medmax serve did not start:\n{log.read_text()}")
+    if not text or text == "{\n":  # nothing, or the document of an error
+        text += process.stdout.read()
+        raise AssertionError(f"medmax serve did not start:\n{text}{log.read_text()}")
     return Served(process, json.loads(text), folder / "data", log)
 
 
