@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 # prometheus_client chooses its way to keep values when it is imported. Its own variable is not set for the whole
 # stack, since Ray's processes would then write into the folder as well.
@@ -34,9 +34,11 @@ from prometheus_client import (  # noqa: E402
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 
 from services import tracing  # noqa: E402
-from services.config import Scale  # noqa: E402
 from services.errors import code_of  # noqa: E402
 from services.tracing import Span  # noqa: E402
+
+if TYPE_CHECKING:
+    from services.config import Scale
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

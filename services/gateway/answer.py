@@ -157,9 +157,10 @@ class Answer:
         self, request: llm_pb2.LanguageModelGenerateRequest, items: asyncio.Queue[Item]
     ) -> None:
         begun = time.monotonic()
+        finish = None
         try:
             # Protocols type an async generator as an iterator; every backend's is closable.
-            stream, finish = cast(Any, self.backends.llm.Generate(request)), None
+            stream = cast(Any, self.backends.llm.Generate(request))
             with tracing.span("llm/Generate", "client") as call:
                 # Read to its end, beyond `finish`: let go of earlier, it would be counted as cancelled there.
                 async with aclosing(stream) as events:
@@ -182,7 +183,7 @@ class Answer:
             items.put_nowait(Cancelled("the work was cancelled"))
             raise
         except Exception as error:
-            items.put_nowait(error)
+            items.put_nowait(finish or error)  # what comes after the end spoils nothing
 
     async def _decode(self, span: llm_pb2.ImageSpan, source: Span) -> assistant_pb2.ImagePart:
         begun = time.monotonic()

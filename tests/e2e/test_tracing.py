@@ -135,11 +135,6 @@ def test_a_caller_s_trace_goes_through_every_process(traced: Traced) -> None:
     ]
 
 
-def test_zz(traced):
-    import pickle
-    pickle.dump(traced.collector.raw, open("/tmp/w/raw.pickle", "wb"))
-
-
 def test_grpc_metadata_carries_a_trace_and_a_stream_ends_well(traced: Traced) -> None:
     trace, parent = trace_parent()
     message = assistant_pb2.Message(role=assistant_pb2.ROLE_USER, parts=[assistant_pb2.Part(text="hello")])
@@ -201,6 +196,7 @@ def test_what_is_planted_in_requests_comes_out_nowhere(traced: Traced) -> None:
     reply = traced.post("/v1/chat/completions", asked, traceparent=parent)
     assert reply.status_code == 200, reply.text
     id = reply.json()["interaction_id"]
+    assert id
     # Wrong in every place where a word can stand.
     headers = {
         "x-request-id": WORDS,
