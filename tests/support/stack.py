@@ -22,8 +22,8 @@ from services.config import SHIPPED_MODEL
 from services.deployments.processes import Process, descendants
 from tests.support.tiny import tiny_checkpoint
 
-START_LIMIT_S = 180
-STOP_LIMIT_S = 60
+START_LIMIT_S = 400
+STOP_LIMIT_S = 180
 ROOT = Path(__file__).resolve().parents[2]
 
 
