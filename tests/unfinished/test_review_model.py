@@ -96,7 +96,7 @@ def test_what_experts_corrected_is_learnt_measured_promoted_served_and_taken_bac
         "routing": {"random_share": 1.0, "random_reserve": 0.9},
         "dataset": {"min_judged": 1, "validation_share": 0},
         "evaluation": [{"data": str(data)}],
-        "train": {"enabled": True, "min_rows": 1, "epochs": 20, "rate": 0.002, "batch": 1},
+        "train": {"enabled": True, "min_rows": 1, "epochs": 10, "rate": 0.002, "batch": 1},
         "promote": {"target": ["vqa_rad*"], "min_examples": 10},
         "steps": {"lease_s": 2, "interval_s": 0.3},
     }
