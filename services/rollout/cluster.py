@@ -64,7 +64,10 @@ class Cluster:
                 own = (_IN_POD.parent / "namespace").read_text().strip()
             else:
                 config.load_kube_config(
-                    context=context or None, client_configuration=settings, persist_config=False
+                    os.environ.get("KUBECONFIG") or None,  # the client reads it when it is imported
+                    context=context or None,
+                    client_configuration=settings,
+                    persist_config=False,
                 )
                 own = _namespace_of(context)
         except (config.ConfigException, OSError, TypeError, KeyError, ValueError) as error:
@@ -140,6 +143,6 @@ def _message(error: Any) -> str:
 def _namespace_of(context: str) -> str:
     from kubernetes import config
 
-    contexts, current = config.list_kube_config_contexts()
+    contexts, current = config.list_kube_config_contexts(os.environ.get("KUBECONFIG") or None)
     chosen = next((each for each in contexts if each["name"] == context), current) if context else current
     return str(chosen["context"].get("namespace") or "")

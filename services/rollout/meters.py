@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ REQUESTS = "medmax_requests_total"
 FIRST_TOKEN = "medmax_llm_first_token_seconds_bucket"
 TIMEOUT_S = 10.0
 MAX_PAGE_BYTES = 32 << 20
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")  # a name, or an address
 
 Sample = dict[tuple[str, str], float]  # (metric, code or le) → value
 
@@ -139,7 +141,7 @@ def check_url(url: str, field: str) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
         parsed = httpx.URL("")
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    if parsed.scheme not in {"http", "https"} or not _HOST.fullmatch(parsed.host):
         raise InvalidInput("must be an address such as http://HOST:PORT", field=field)
     return url
 

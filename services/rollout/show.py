@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from services.commands.output import out, printable
-from services.rollout.place import Place
+from services.rollout.place import BLIND, METRICS, PROMETHEUS, SELECTOR, Place
 from services.rollout.planning import Plan
 from services.rollout.record import Event, Phase, Rollout, iso
 from services.rollout.target import State
@@ -61,8 +61,9 @@ def status(where: Place, state: State, current: Rollout | None) -> None:
 def rollout(found: Rollout) -> None:
     """How far a roll-out is, or what came of it."""
     style = _STYLE.get(found.phase, "bold")
-    since = _ago(time.time() - found.since)
-    out.print(f"{'roll-out':>9}  {escape(found.id)}  [{style}]{found.phase}[/] since {since}")
+    lasting = _ago(time.time() - found.since)
+    since = f"{lasting} ago" if found.phase.over else f"for {lasting}"
+    out.print(f"{'roll-out':>9}  {escape(found.id)}  [{style}]{found.phase}[/], {since}")
     _versions(found)
     _line("by", found.by + (f": {found.why}" if found.why else ""))
     if found.reason:
@@ -123,7 +124,10 @@ def _versions(found: Rollout) -> None:
 
 
 def _sources(found: Rollout) -> str:
-    return ", ".join(f"{name} {' '.join(urls)}" for name, urls in found.sources.items() if urls)
+    used = {name: urls for name, urls in found.sources.items() if urls}
+    if not used.keys() & {METRICS, PROMETHEUS, BLIND}:
+        return ""
+    return ", ".join(f"{name} {' '.join(urls)}" for name, urls in used.items() if name != SELECTOR)
 
 
 def _short(version: Version) -> str:

@@ -263,7 +263,7 @@ def test_few_requests_decide_nothing_unless_asked_to(ward: Ward) -> None:
 
 def test_a_killed_roll_out_goes_on_where_it_was(ward: Ward) -> None:
     process = ward.spawn("--window-s", "3", "--settle-s", "1")
-    wait_for(lambda: ward.checkpoint == NEW, 90)
+    wait_for(lambda: ward.checkpoint == NEW, 150)
     process.send_signal(signal.SIGKILL)
     process.wait()
     _, seen = ward.run("status")
@@ -285,7 +285,7 @@ def test_a_killed_roll_out_is_watched_on_from_another_machine_or_ended(ward: War
     for what in ("status", "abort"):
         model = f"/models/{what}"
         process = ward.spawn("--window-s", "2", model=model)
-        wait_for(lambda model=model: ward.checkpoint == model, 90)
+        wait_for(lambda model=model: ward.checkpoint == model, 150)
         process.send_signal(signal.SIGKILL)
         process.wait()
         _forget_holder(ward)
@@ -303,16 +303,16 @@ def test_a_killed_roll_out_is_watched_on_from_another_machine_or_ended(ward: War
 
 def test_a_concurrent_start_is_refused_and_abort_ends_the_other(ward: Ward) -> None:
     process = ward.spawn("--window-s", "60")
-    wait_for(lambda: ward.run("status")[1]["rollout"] is not None, 60)
+    wait_for(lambda: ward.run("status")[1]["rollout"] is not None, 150)
     status, refused = ward.start(model="/models/third")
     assert (status, refused["error"]["code"]) == (1, "overloaded")
     assert "another roll-out is conducted by Nurse@station" in refused["error"]["message"]
-    wait_for(lambda: ward.run("status")[1]["rollout"]["phase"] == Phase.WATCHING, 30)
+    wait_for(lambda: ward.run("status")[1]["rollout"]["phase"] == Phase.WATCHING, 60)
     status, ended = ward.run("abort", "--why", "wrong ward", "--poll-s", "0.1")
     assert (status, ended["outcome"]) == (0, Phase.ABORTED)
     assert "Nurse@station wanted it back: wrong ward" in ended["reason"]
     assert ward.checkpoint == ended["from"]["checkpoint"]
-    assert process.wait(20) == 1
+    assert process.wait(60) == 1
     assert json.loads(process.stdout.read())["outcome"] == Phase.ABORTED
     assert ward.events()[-3:] == ["abort asked for", "going back", "aborted"]
 
@@ -354,14 +354,15 @@ def test_another_model_put_there_by_hand_is_left_alone(ward: Ward) -> None:
 def test_new_images_come_with_a_new_cluster(ward: Ward) -> None:
     image = "medmax/medmax-cpu:0.2.0"
     _, plan = ward.run("plan", "--model", NEW, "--image", f"llm={image}", "--env", "HF_HUB_OFFLINE=1")
-    assert f"+          image: {image}" in plan["diff"]
+    added = [line for line in plan["diff"].splitlines() if line.startswith("+")]
+    assert sum(line.endswith(f"image: {image}") for line in added) == 2  # the exporter's as well
     assert "a new Ray cluster beside the old one" in plan["how"]
     _, ended = ward.start("--image", f"llm={image}", "--env", "HF_HUB_OFFLINE=1")
     assert ended["outcome"] == Phase.PROMOTED
     found = ward.kuberay.read()
     groups = {each["groupName"]: each for each in found["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
     for container in groups["llm"]["template"]["spec"]["containers"]:
-        assert container["image"] == image  # the exporter's as well
+        assert container["image"] == image
     assert groups["codec"]["template"]["spec"]["containers"][0]["image"] != image
     assert found["status"]["activeServiceStatus"]["rayClusterName"] == "cluster-1"
 
@@ -430,7 +431,7 @@ def test_a_forgotten_resource_version_only_means_to_read_again(ward: Ward) -> No
     thread = threading.Thread(target=forget)
     thread.start()
     try:
-        assert ward.start("--poll-s", "2")[1]["outcome"] == Phase.PROMOTED
+        assert ward.start("--poll-s", "2", "--settle-s", "3")[1]["outcome"] == Phase.PROMOTED
     finally:
         stop.set()
         thread.join()
@@ -438,7 +439,7 @@ def test_a_forgotten_resource_version_only_means_to_read_again(ward: Ward) -> No
 
 @needs_own_server
 def test_the_charts_role_is_enough_and_nothing_of_it_is_unused(ward: Ward) -> None:
-    ward.start("--poll-s", "2")
+    ward.start("--poll-s", "2", "--settle-s", "3")  # long enough to watch
     (role,) = of_kind(rendered("default"), "Role")
     used = {(verb, resource) for verb, resource, _ in ward.server.seen}
     for rule in role["rules"]:
@@ -448,6 +449,8 @@ def test_the_charts_role_is_enough_and_nothing_of_it_is_unused(ward: Ward) -> No
 
 
 def test_no_such_rayservice_and_wrong_names_are_errors_of_the_caller(ward: Ward) -> None:
+    if ward.server:
+        ward.server.tokens[OPERATOR] = None  # the chart's Role knows no other name
     arguments = ["rollout", "status", "--rayservice", "other", "-n", ward.kuberay.namespace, "--json"]
     assert cli._run(arguments) == 1
     assert json.loads(ward.capsys.readouterr().out)["error"]["code"] == "not_found"

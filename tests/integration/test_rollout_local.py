@@ -16,7 +16,7 @@ from services.rollout.record import Phase
 from tests.support.stack import ROOT, Served, checkpoint, running
 from tests.unit.cli.medmax import medmax
 
-QUICK = ("--baseline-s", "0", "--settle-s", "1", "--window-s", "2", "--poll-s", "0.2", "--ready-s", "240")
+QUICK = ("--baseline-s", "0", "--settle-s", "1", "--window-s", "2", "--poll-s", "0.2", "--ready-s", "600")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Ser
 def rollout(stack: Served, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Exit status and JSON document of `medmax rollout …`."""
     where = ("--gateway", stack.http, "--json")
-    done = medmax(ROOT, "rollout", *arguments, *where, timeout=280, MEDMAX_DATA_DIR=str(stack.data))
+    done = medmax(ROOT, "rollout", *arguments, *where, timeout=900, MEDMAX_DATA_DIR=str(stack.data))
     return done.status, done.document
 
 
