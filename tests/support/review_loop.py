@@ -166,7 +166,7 @@ def wait_for(
     while not condition():
         assert process is None or process.poll() is None, f"the process ended before: {what}"
         assert time.monotonic() < limit, f"not within {seconds} s: {what}"
-        time.sleep(0.3)
+        time.sleep(1)
 
 
 @dataclass
