@@ -45,7 +45,7 @@ def ask(client, seconds):
 def through(node):
     '''A client whose connection is at this node's proxy, which prefers the replica beside it.'''
     while True:
-        client = httpx.Client(timeout=90, trust_env=False, limits=httpx.Limits(max_connections=1))
+        client = httpx.Client(timeout=200, trust_env=False, limits=httpx.Limits(max_connections=1))
         try:
             if {ask(client, 0).text for _ in range(3)} == {node.node_id}:
                 return client
@@ -66,7 +66,7 @@ time.sleep(1)
 long = threads.submit(ask, here[1], SECONDS)
 time.sleep(1)
 third = cluster.add_node(num_cpus=1)
-gone = threads.submit(leave, "--seconds", "80", "--node-id", leaving.node_id)
+gone = threads.submit(leave, "--seconds", "150", "--node-id", leaving.node_id)
 asked = []
 while not gone.done():
     asked.append(threads.submit(lambda: handle.wait.remote(0).result()))

@@ -62,6 +62,7 @@ SCHEMA = [
     ("objectStore.url", "file:///x"),
     ("labelStudio.host", "not a host"),
     ("review.env", {"lower": "x"}),
+    ("review.replicas", 2),
     ("review.size", "much"),
     ("backup.schedule", "nightly"),
     ("backup.keepDays", 0),
