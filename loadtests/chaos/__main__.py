@@ -89,15 +89,23 @@ def chosen(
 
 
 def undergo(faults: list[Fault], caller: Caller, limit: float, heal_s: float) -> list[dict[str, Any]]:
-    """Every fault in turn, each after the stack has healed from the one before; when each was, and what it took."""
+    """Every fault in turn, each after the stack has healed from the one before; when each was, and what it took.
+
+    Ends early, with what there is, at Ctrl-C, or where a fault finds nothing to break.
+    """
     log: list[dict[str, Any]] = []
     if not _healed(caller, time.monotonic(), limit, heal_s):
         raise RuntimeError("the stack does not answer")
     for fault in faults:
         begun = time.monotonic()
-        strike(fault)
-        ended = time.monotonic()
-        healed = _healed(caller, ended, limit, heal_s)
+        try:
+            strike(fault)
+            ended = time.monotonic()
+            healed = _healed(caller, ended, limit, heal_s)
+        except (KeyboardInterrupt, RuntimeError) as error:
+            # What was promised until then is accounted for all the same.
+            options.err.print(f"{fault.name}: ended early, {error or type(error).__name__}")
+            break
         entry = {"fault": fault.name, "begun_s": begun, "ended_s": ended, "healed_s": healed}
         log.append(entry)
         options.err.print(
