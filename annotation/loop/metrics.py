@@ -6,8 +6,9 @@ Labels are states, kinds, steps, codes and versions' ids: nothing of an item, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client import Counter as Count
@@ -111,8 +112,8 @@ class _Counts:
         agreement = figures.agreement(AGREEMENT_DAYS)
         yield _gauge("medmax_review_agreement", {(): agreement[max(agreement)]} if agreement else {})
         fitted = progress.calibration()
-        known = fitted is not None and fitted.ece is not None
-        yield _gauge("medmax_review_calibration_error", {(): fitted.ece} if known and fitted else {})
+        error = fitted.ece if fitted is not None else None
+        yield _gauge("medmax_review_calibration_error", {} if error is None else {(): error})
         versions = [version for what in What for version in self.store.versions.all(what, VERSIONS)]
         yield _gauge("medmax_review_versions", Counter((each.what, each.status) for each in versions))
         yield _gauge("medmax_review_serving_info", {_serving(each): 1 for each in versions if _serves(each)})
@@ -133,7 +134,8 @@ def _serving(version: Version) -> tuple[str, str]:
     return version.id, version.parent or ""
 
 
-def _gauge(name: str, values: dict[tuple[str, ...], float]) -> GaugeMetricFamily:
+def _gauge(name: str, values: Mapping[Any, float]) -> GaugeMetricFamily:
+    """Args: values: by tuples of the labels' values."""
     meaning, labels = GAUGES[name]
     family = GaugeMetricFamily(name, meaning, labels=labels)
     for label_values, value in values.items():
