@@ -101,7 +101,7 @@ class _Counts:
             {(state, kind): n for state, kinds in figures.counts().items() for kind, n in kinds.items()},
         )
         now = self.store.ledger.clock()
-        oldest = {(state.value,): (now - since).total_seconds() for state, since in figures.oldest().items()}
+        oldest = {(state,): (now - since).total_seconds() for state, since in figures.oldest().items()}
         yield _gauge("medmax_review_oldest_seconds", oldest)
         waiting, failed = figures.inbox()
         yield _gauge("medmax_review_inbox_events", {("waiting",): waiting, ("failed",): failed})
@@ -113,9 +113,9 @@ class _Counts:
         yield _gauge("medmax_review_agreement", {(): agreement[max(agreement)]} if agreement else {})
         fitted = progress.calibration()
         error = fitted.ece if fitted is not None else None
-        yield _gauge("medmax_review_calibration_error", {(): error} if error is not None else {})
+        yield _gauge("medmax_review_calibration_error", {} if error is None else {(): error})
         versions = [version for what in What for version in self.store.versions.all(what, VERSIONS)]
-        yield _gauge("medmax_review_versions", dict(Counter((each.what, each.status) for each in versions)))
+        yield _gauge("medmax_review_versions", Counter((each.what, each.status) for each in versions))
         yield _gauge("medmax_review_serving_info", {_serving(each): 1 for each in versions if _serves(each)})
         steps = progress.steps().values()
         yield _gauge(
@@ -135,6 +135,7 @@ def _serving(version: Version) -> tuple[str, str]:
 
 
 def _gauge(name: str, values: Mapping[Any, float]) -> GaugeMetricFamily:
+    """Args: values: by tuples of the labels' values."""
     meaning, labels = GAUGES[name]
     family = GaugeMetricFamily(name, meaning, labels=labels)
     for label_values, value in values.items():
