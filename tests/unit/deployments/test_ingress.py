@@ -101,9 +101,9 @@ async def test_the_open_inference_protocol_reaches_the_services_behind_the_gatew
         assert call.status[0] is grpc.StatusCode.NOT_FOUND
         with pytest.raises(Unauthenticated):
             await replica.ServerMetadata(pb.ServerMetadataRequest(), Call())
+        await replica.ModelInfer(request, call)
         with pytest.raises(RateLimited):
-            for _ in range(3):
-                await replica.ModelInfer(request, call)
+            await replica.ModelInfer(request, call)
         # Questions count against no rate.
         assert (await replica.ServerMetadata(pb.ServerMetadataRequest(), call)).name == "medmax"
     finally:
