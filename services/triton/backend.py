@@ -23,7 +23,10 @@ from services.pb.medmax.v1 import common_pb2
 from services.rpc.status import known
 from services.tokenizer.servicer import ImageTokenizerServicer
 
-SERVICERS = {"tokenizer": ImageTokenizerServicer, "decoder": ImageDecoderServicer}
+SERVICERS: dict[str, type[ImageTokenizerServicer | ImageDecoderServicer]] = {
+    "tokenizer": ImageTokenizerServicer,
+    "decoder": ImageDecoderServicer,
+}
 
 
 class TritonPythonModel:
