@@ -6,7 +6,6 @@ the whole text again when it changes at all.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -47,7 +46,7 @@ def with_version(text: str, application: str, version: Version) -> str:
         ConfigurationError: as `version_in`; or the arguments are written so that they cannot be edited in place
             (flow style, anchors).
     """
-    wanted = _load(text)
+    wanted = _unshared(_load(text))
     args = _args(wanted, application)
     args.pop(_OPTIONAL, None)
     args.update(version.settings)
@@ -93,7 +92,24 @@ def _line_end(text: str, index: int) -> int:
 
 def _scalar(value: str) -> str:
     plain = _PLAIN.fullmatch(value) and value.lower() not in _NOT_PLAIN
-    return value if plain else json.dumps(value)
+    if plain:
+        return value
+    # Escapes of eight digits: YAML does not read the surrogate pairs that JSON writes.
+    return (
+        '"'
+        + "".join(
+            f"\\{char}" if char in '"\\' else char if " " <= char <= "~" else f"\\U{ord(char):08x}"
+            for char in value
+        )
+        + '"'
+    )
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing is in two places, as an anchor and its aliases are."""
+    if isinstance(value, dict):
+        return {key: _unshared(each) for key, each in value.items()}
+    return [_unshared(each) for each in value] if isinstance(value, list) else value
 
 
 def _load(text: str) -> dict[str, Any]:
