@@ -14,7 +14,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RUNBOOKS = ROOT / "docs" / "operations.md", ROOT / "docs" / "runbooks"
 BEGIN, END = "<!-- alerts: written by scripts/operations_alerts.py -->\n", "<!-- end of alerts -->\n"
-VALUES = {"monitoring": {"kind": "PodMonitor", "rules": {"enabled": True}}}
+VALUES = {
+    "monitoring": {"kind": "PodMonitor", "rules": {"enabled": True}},
+    "review": {"enabled": True},
+    "labelStudio": {"enabled": True, "existingSecret": "some", "database": {"existingSecret": "some"}},
+}
 
 
 def means(alert: str) -> str:

@@ -3,10 +3,3 @@
 Pictures are copied before the database's moment is taken and once more after it, so that a picture that one of its rows
 needs is in the back-up, whatever is saved or purged meanwhile. On the way back the database comes last and at once.
 """
-
-from annotation.backup.archive import Archive
-from annotation.backup.create import Created, create
-from annotation.backup.manifest import Manifest
-from annotation.backup.restore import Restored, restore
-
-__all__ = ["Archive", "Created", "Manifest", "Restored", "create", "restore"]

@@ -60,7 +60,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
                 if not service:
                     self._enter(request, context, name)
                     return await method(request, context)
-                logs.enter(request.context.request_id)
+                logs.enter(_request_id(request))
                 with metrics.track(service, short, tracing.parent_of(context.invocation_metadata())):
                     self._enter(request, context, name)
                     return await method(request, context)
@@ -86,7 +86,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         async def call(request: Any, context: Context) -> None:
             stream = entered(request, context)
             if service:
-                logs.enter(request.context.request_id)
+                logs.enter(_request_id(request))
                 parent = tracing.parent_of(context.invocation_metadata())
                 stream = metrics.track_stream(service, short, stream, parent)
             try:
@@ -99,6 +99,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
                 await abort(context, known(error))
 
         return call
+
+
+def _request_id(request: Any) -> str:
+    """Ours, or the Open Inference Protocol's; empty where a request has none. `logs.enter` refuses what is no id."""
+    fields = request.DESCRIPTOR.fields_by_name
+    if "context" in fields:
+        return str(request.context.request_id)
+    return str(request.id) if "id" in fields else ""
 
 
 def _names(method: str) -> tuple[str, str]:

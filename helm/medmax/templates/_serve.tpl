@@ -11,6 +11,7 @@ grpc_options:
     - services.pb.medmax.v1.tokenizer_pb2_grpc.add_ImageTokenizerServicer_to_server
     - services.pb.medmax.v1.llm_pb2_grpc.add_LanguageModelServicer_to_server
     - services.pb.medmax.v1.decoder_pb2_grpc.add_ImageDecoderServicer_to_server
+    - services.pb.inference.grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
     - grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server
 logging_config:
   encoding: JSON

@@ -94,6 +94,8 @@ def test_experts_who_agree_are_believed_and_conflicts_wait_for_an_adjudicator(
     for key in keys:
         truth = asked[key.partition(":")[2]].truth
         other = Verdict(decision=Decision.REJECT, error="other", severity=Severity.MINOR)
+        if truth.decision is Decision.REJECT:
+            other = Verdict(decision=Decision.ACCEPT)
         say(loop, key, {"1": truth, "2": other if key == conflict else truth})
     result = run(loop, "judge")
     assert result.said == {"judged": len(keys) - 1, "need_more": 0, "adjudication": 1}

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from annotation.backup import Archive, create, restore
+from annotation.backup.archive import Archive
+from annotation.backup.create import create
 from annotation.backup.database import present
+from annotation.backup.restore import restore
 from annotation.loop import faults
 from annotation.store import Event, ReviewStore, What
 from annotation.store.schema import item_pictures

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from annotation.backup import Archive, create, restore
+from annotation.backup.archive import Archive
+from annotation.backup.create import create
+from annotation.backup.restore import restore
 from services.errors import InvalidInput, NotFound
 from services.interactions import InteractionStore
 from tests.support.bucket import Objects, s3

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.backup import Archive, Manifest, restore
+from annotation.backup.archive import Archive
+from annotation.backup.manifest import Manifest
+from annotation.backup.restore import restore
 from services.errors import InvalidInput
 from services.interactions.pictures import digest
 from tests.unit.interactions.samples import settings_in

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from annotation.backup import create, restore
+from annotation.backup.create import create
+from annotation.backup.restore import restore
 from services.config import Settings
 from services.errors import ConfigurationError
 from services.interactions import InteractionStore
