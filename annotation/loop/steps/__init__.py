@@ -17,7 +17,6 @@ from annotation.loop.steps import (
     judge,
     promote,
     publish,
-    resample,
     route,
     tidy,
     train,
@@ -45,7 +44,6 @@ STEPS = {
     step.name: step
     for step in (
         Step("tidy", tidy.run, ("publish",), seldom=True),
-        Step("resample", resample.run, ("route",), seldom=True),
         Step("route", route.run, ("clean",), seldom=True),
         Step("clean", clean.run, ("publish",)),
         Step("publish", publish.run),

@@ -1,4 +1,4 @@
-"""Short answers that may be routed → how many of those drawn anew agree with them."""
+"""Short answers that may be routed → how many of those drawn anew agree with them. The beginning of `route`."""
 
 from __future__ import annotations
 

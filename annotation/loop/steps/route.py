@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
@@ -12,6 +12,8 @@ from annotation.core import Item, Kind, Reason, Severity
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
 from annotation.loop.result import Result
+from annotation.loop.steps import resample
+from annotation.loop.steps.clean import NoAssistant
 from annotation.routing import risk
 from annotation.routing.choose import choose
 from annotation.routing.draw import Draws
@@ -100,7 +102,7 @@ def _assessed(loop: Loop, stored: Iterable[Stored]) -> Iterable[Candidate]:
 def run(loop: Loop) -> Result:
     """Decide once a pass. A decision is kept before it is carried out, so that a kill in between changes no weight."""
     progress = loop.store.progress
-    result = Result()
+    result = _drawn_again(loop)
     if (pending := progress.cursor(PLAN)) is not None:
         result.done += _carry_out(loop, pending)
     made, stored = plan(loop)
@@ -119,6 +121,15 @@ def run(loop: Loop) -> Result:
     if made.uncovered:
         result.said["uncovered"] = sum(made.uncovered.values())
     return result
+
+
+def _drawn_again(loop: Loop) -> Result:
+    """Before the decision, for which it counts. An assistant out of reach holds nothing up: risk goes without."""
+    try:
+        drawn = resample.run(loop)
+    except NoAssistant as error:
+        return Result(failed=Counter({error.code: 1}))
+    return Result(failed=drawn.failed, said={"drawn_again": drawn.done} if drawn.done else {})
 
 
 def _carry_out(loop: Loop, decided: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from annotation.core import Kind
 from annotation.loop.context import Loop
+from annotation.loop.steps import resample
 from annotation.loop.steps.clean import NoAssistant
 from annotation.loop.steps.route import features_of, plan
 from annotation.routing.score import score
@@ -49,7 +50,7 @@ def test_a_kill_after_the_draws_has_them_drawn_again(
 
     monkeypatch.setattr("annotation.loop.steps.resample.point", die)
     with pytest.raises(Killed):
-        run(loop, "resample")
+        resample.run(loop)
     assert not any(agreements(loop).values())
 
 
@@ -59,11 +60,11 @@ def test_the_newest_short_answers_are_drawn_again_once_and_a_bounded_number_a_pa
     loop, asked = story
     chats = [each.id for each in asked if each.kind is Kind.CHAT]
     assert len(chats) == 3
-    assert run(loop, "resample").done == 2
+    assert resample.run(loop).done == 2
     known = agreements(loop)
     assert {id for id, value in known.items() if value is not None} == set(sorted(chats)[1:])
-    assert run(loop, "resample").done == 1
-    assert run(loop, "resample").done == 0
+    assert resample.run(loop).done == 1
+    assert resample.run(loop).done == 0
     assert {id for id, value in agreements(loop).items() if value is not None} == set(chats)
     assert all(value in {0, 0.25, 0.5, 0.75, 1} for value in agreements(loop).values() if value is not None)
 
@@ -95,10 +96,17 @@ def test_a_purged_interaction_takes_its_agreement_with_it(story: tuple[Loop, lis
     assert not loop.store.resamples.put(chat, 0.5, 4)
 
 
+def test_routing_draws_first_and_says_how_many(tmp_path: Path) -> None:
+    with loop_in(tmp_path, assistant=LOCAL, resample={"draws": 2}) as loop:
+        ask(loop.base, 1)
+        result = run(loop, "route")
+        assert (result.done, result.said["drawn_again"]) == (1, 1)
+
+
 def test_nothing_is_drawn_unless_the_settings_ask_for_it(tmp_path: Path) -> None:
     with loop_in(tmp_path, assistant=LOCAL) as loop:
         ask(loop.base, 1)
-        assert run(loop, "resample").done == 0
+        assert resample.run(loop).done == 0
 
 
 def test_an_assistant_out_of_reach_is_said_and_leaves_the_rest_to_be_drawn_later(tmp_path: Path) -> None:
@@ -106,9 +114,11 @@ def test_an_assistant_out_of_reach_is_said_and_leaves_the_rest_to_be_drawn_later
     with loop_in(tmp_path, assistant=away, resample={"draws": 2}) as loop:
         ask(loop.base, 1)
         with pytest.raises(NoAssistant):
-            run(loop, "resample")
+            resample.run(loop)
         since = loop.clock() - timedelta(days=1)
         assert len(loop.store.resamples.wanting(since, 80, 10)) == 1
+        routed = run(loop, "route")
+        assert (routed.done, routed.failed) == (1, {"no_assistant": 1})
 
 
 @pytest.mark.parametrize(("agreement", "drawn"), [(1.1, 2), (float("nan"), 2), (0.5, 0), (None, 2)])

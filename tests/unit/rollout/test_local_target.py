@@ -1,6 +1,6 @@
 """`medmax rollout` on this machine: files between it and the stack, whose half a script plays here.
 
-Ray Serve itself is asked in `tests/unfinished/test_rollout_local.py`.
+Ray Serve itself is asked in `tests/e2e/test_rollout_local.py`.
 """
 
 from __future__ import annotations
