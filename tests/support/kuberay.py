@@ -76,15 +76,16 @@ class KubeRay:
         while not self._stop.wait(0.05):
             try:
                 found = self.read()
-                if found["metadata"]["generation"] == seen:
+                generation = found["metadata"]["generation"]
+                if generation == seen:
                     continue
-                seen = found["metadata"]["generation"]
                 config = found["spec"]["rayClusterConfig"]
                 if config == active:
                     self.status(pendingServiceStatus=None)  # one that is not wanted any more goes
                 for _ in self._in_place(found) if config == active else self._replace(found):
-                    if self._stop.wait(self.step_s) or self.read()["metadata"]["generation"] != seen:
+                    if self._stop.wait(self.step_s) or self.read()["metadata"]["generation"] != generation:
                         break
+                seen = generation  # only now: what the server was away for is done again
                 if self.serving == _checkpoint(found):
                     active = config
             except (ApiException, HTTPError, OSError):
