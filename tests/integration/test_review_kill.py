@@ -129,13 +129,12 @@ class Kill:
 KILLS = (
     Kill("tidy.begun"),
     Kill("tidy.ended"),
-    Kill("route.begun", lambda story: story.answers(2)),  # the second is short, and asked for again
-    Kill("resample.drawn"),
+    Kill("route.begun", lambda story: story.answers(1)),
     Kill("route.decided"),
     Kill("route.routed"),
     Kill("route.weighed"),
     Kill("route.drawn"),
-    Kill("route.ended"),
+    Kill("route.ended", lambda story: story.answers(1)),
     Kill("clean.begun"),
     Kill("clean.cleaned", lambda story: story.answers(1)),
     Kill("clean.cleaned:2", lambda story: story.answers(1)),
@@ -191,8 +190,6 @@ def story(tmp_path: Path, labelstudio_server: Server) -> Iterator[Story]:
         "train": {"enabled": True, "min_rows": 1, "epochs": 1, "rate": 0.002},
         "evaluation": [{"data": str(eval_set(tmp_path / "house", QUESTION, "yes", range(3)))}],
         "promote": {"min_examples": 1},
-        "assistant": {"url": "local"},
-        "resample": {"draws": 2},
         "steps": {"lease_s": 1, "interval_s": 0.2, "route_interval_s": 0.5, "backoff_s": 1},
     }
     site = Site(tmp_path, values)
@@ -211,6 +208,7 @@ def test_the_story_has_every_place_at_which_a_step_changes_something() -> None:
         for path in (ROOT / "annotation" / "loop").rglob("*.py")
         for place in re.findall(r'\bpoint\("([a-z]+\.[a-z]+)"\)', path.read_text())
     }
+    found.remove("resample.drawn")  # needs a model: tests/unit/annotation/test_loop_resample.py dies there
     around = {f"{step}.{when}" for step in STEPS for when in ("begun", "ended")}
     assert {kill.place.partition(":")[0] for kill in KILLS} == found | around
 
