@@ -70,7 +70,7 @@ def site(folder: Path, server: Server, assistant: Assistant, reviewers: list[str
             "assign": {"gold_share": 0},
             "steps": {"lease_s": 3, "interval_s": 1, "route_interval_s": 3, "backoff_s": 2},
             "assistant": {"url": assistant.http, "temperature": 2.0},  # else it says the same again
-            "preference_share": min(1.0, 20 / INTERACTIONS),  # of 20 or so the model has more to say of a few
+            "preference_share": min(1.0, 40 / INTERACTIONS),  # only of some reports has the model more to say
             "experts": [
                 *({"id": id, "max_daily": 10_000, "max_open": 100} for id in reviewers),
                 {"id": adjudicator, "adjudicator": True, "max_daily": 10_000},
