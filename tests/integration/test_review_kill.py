@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ class Story:
         given: answers that the loop may use, by id.
         withdrawn: the one whose consent was taken back.
         said: keys of items that both experts annotated.
+        process: the controller that is to be killed.
     """
 
     site: Site
@@ -52,6 +54,7 @@ class Story:
     given: dict[str, Asked] = field(default_factory=dict)
     withdrawn: str = ""
     said: set[str] = field(default_factory=set)
+    process: BaseProcess | None = None
 
     def consent(self, ids: list[str], to: bool) -> None:
         with transaction(self.loop.store.engine) as connection:
@@ -90,8 +93,13 @@ class Story:
         self.panel.submit(expert, entry.key, entry.ls_task)
 
     def heard(self, expert: int) -> None:
-        """One of them annotates while the controller listens: the webhook tells of it."""
-        wait_for(self.site.answers, 120, "the controller answers")
+        """One of them annotates while the controller listens: the webhook tells of it.
+
+        What was told to the controller before may bring this one to its end first; then the look at everything finds it.
+        """
+        process = self.process
+        assert process is not None
+        wait_for(lambda: process.exitcode is not None or self.site.answers(), 120, "the controller answers")
         entry = max(self.unsaid(), key=lambda entry: entry.key)
         self.submit(list(self.panel.logins)[expert], entry)
         if expert == len(self.panel.logins) - 1:
@@ -109,6 +117,7 @@ class Story:
     def killed_at(self, place: str, meanwhile: Callable[[], None] | None = None) -> None:
         """Runs the controller until it comes to this place, where it is killed."""
         with self.site.forked(MEDMAX_KILL_REVIEW_AT=place) as process:
+            self.process = process
             if meanwhile is not None:
                 meanwhile()
 
