@@ -2,10 +2,10 @@
 
     python -m loadtests.autoscaling --plot docs/images/autoscaling.png
 
-Three parts: calm, then `--rate` requests a second until tokenizer, llm and decoder each run `--most` replicas or
-`--busy` seconds are over, then none until each is back at one. Delays are short, so that it fits in minutes; replicas
-take a fraction of a CPU in Ray's books, so that several fit on a small machine. That shows the scaling, not a gain
-in speed: replicas that share cores answer no more than one.
+Four parts: calm; questions on films; drawings; calm again until every service is back at one replica, `--down` seconds
+at most. Each service must run `--most` replicas once. Targets and delays are low, so that it fits in minutes and a small
+model shows it; replicas take a fraction of a CPU in Ray's books, so that several fit on a small machine. That shows the
+scaling, not a gain in speed: replicas that share cores answer no more than one.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ from typing import Any
 from rich.table import Table
 
 from loadtests.scenarios import options
-from loadtests.scenarios.asks import MIXES
 from loadtests.stack import OWN, ROOT
 from services import config
 
 SERVICES = ("tokenizer", "llm", "decoder")
 CALM_RATE = 0.3
 POLL_S = 1.0
-# As a table in docs/load-tests.md says.
 SCALES = {
-    "tokenizer": {"target_ongoing_requests": 0.5},
-    "llm": {"target_ongoing_requests": 2},
-    "decoder": {"target_ongoing_requests": 0.3},
+    "tokenizer": {"target_ongoing_requests": 0.2},
+    "llm": {"target_ongoing_requests": 1.5},
+    "decoder": {"target_ongoing_requests": 0.2},
 }
-COMMON = {"num_cpus": 0.1, "upscale_delay_s": 2, "downscale_delay_s": 10}
+NAMES = {"mixed": "mixed", "vqa": "questions on films", "drawing": "drawings"}
+COMMON = {"num_cpus": 0.1, "upscale_delay_s": 2, "downscale_delay_s": 20}
 
 
 @dataclass
@@ -46,14 +45,14 @@ class Watched:
     """What Serve said once a second.
 
     Attributes:
-        moments: seconds since the start, requests due a second, and by service: replicas that run, and those that
-            start or stop.
+        moments: seconds since the start, what is asked, requests due a second, and by service: replicas that run, and
+            those that start or stop.
     """
 
     begun: float = field(default_factory=time.monotonic)
     moments: list[dict[str, Any]] = field(default_factory=list)
 
-    def look(self, rate: float) -> dict[str, int]:
+    def look(self, scenario: str, rate: float) -> dict[str, int]:
         """Replicas that run, by service."""
         from ray import serve
 
@@ -69,17 +68,24 @@ class Watched:
             running[name] = states.get("RUNNING", 0)
             moving[name] = sum(states.values()) - running[name]
         at = round(time.monotonic() - self.begun, 1)
-        self.moments.append({"at_s": at, "rate": rate, "running": running, "moving": moving})
+        self.moments.append(
+            {"at_s": at, "scenario": scenario, "rate": rate, "running": running, "moving": moving}
+        )
         return running
 
-    def until(self, rate: float, limit_s: float, wanted: Callable[[dict[str, int]], bool]) -> bool:
+    def until(
+        self, scenario: str, rate: float, limit_s: float, wanted: Callable[[dict[str, int]], bool]
+    ) -> bool:
         """Looks until the replicas are as wanted, for `limit_s` at most; whether they came to be so."""
         limit = time.monotonic() + limit_s
         while time.monotonic() < limit:
-            if wanted(self.look(rate)):
+            if wanted(self.look(scenario, rate)):
                 return True
             time.sleep(POLL_S)
         return False
+
+    def most(self, name: str) -> int:
+        return max((moment["running"][name] for moment in self.moments), default=0)
 
 
 def load(stack: Any, scenario: str, rate: float, seconds: float, seed: int) -> subprocess.Popen[bytes]:
@@ -109,9 +115,15 @@ def plot(path: Path, report: dict[str, Any]) -> None:
     )
     axes[0].step(at, [moment["rate"] for moment in moments], where="post", color="black")
     axes[0].set_ylabel("requests\ndue per s")
+    axes[0].set_ylim(0, 1.3 * max(moment["rate"] for moment in moments))
+    begins = {moment["scenario"]: moment for moment in reversed(moments)}
+    for scenario, moment in begins.items():
+        axes[0].annotate(
+            NAMES[scenario], (moment["at_s"], moment["rate"]), (3, 3), textcoords="offset points"
+        )
     axes[0].set_title(
-        f"{report['machine']['cores']} shared cores, of which others kept "
-        f"{report['machine']['cores_busy_elsewhere']} busy"
+        f"{report['machine']['cores']} cores for load and stack, others kept "
+        f"{report['machine']['cores_busy_around']} busy"
     )
     for axis, name in zip(axes[1:], SERVICES, strict=True):
         running = [moment["running"][name] for moment in moments]
@@ -134,26 +146,33 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--rate", type=options.bounded(0.1, 100), default=6.0, help="requests a second when busy"
+        "--films", type=options.bounded(0.1, 200), default=30.0, help="questions a second of the second part"
+    )
+    parser.add_argument(
+        "--drawings", type=options.bounded(0.1, 100), default=7.0, help="a second of the third part"
     )
     parser.add_argument("--most", type=options.bounded(2, 8, int), default=2, help="replicas of each service")
     parser.add_argument(
-        "--calm", type=options.bounded(1, 600), default=15.0, help="seconds of the first part"
+        "--calm", type=options.bounded(1, 600), default=20.0, help="seconds of the first part"
     )
     parser.add_argument(
-        "--busy", type=options.bounded(5, 1800), default=240.0, help="seconds of the second, at most"
+        "--busy", type=options.bounded(5, 1800), default=60.0, help="seconds of the second and of the third"
     )
     parser.add_argument(
-        "--down", type=options.bounded(5, 1800), default=180.0, help="seconds of the third, at most"
+        "--down", type=options.bounded(5, 1800), default=180.0, help="seconds of the fourth, at most"
     )
-    parser.add_argument("--scenario", choices=tuple(MIXES), default="mixed")
     parser.add_argument("--seed", type=options.bounded(0, 2**31, int), default=0)
     parser.add_argument("--plot", type=Path, help="draw it into this PNG file")
     parser.add_argument("--out", type=Path, help="write the report as JSON to this file")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments = parser.parse_args()
     scales = {name: {**COMMON, **SCALES[name], "max_replicas": arguments.most} for name in SERVICES}
-    report: dict[str, Any] = {"most": arguments.most, "rate": arguments.rate, "scales": scales}
+    report: dict[str, Any] = {"most": arguments.most, "scales": scales}
+    stages = (
+        ("mixed", CALM_RATE, arguments.calm),
+        ("vqa", arguments.films, arguments.busy),
+        ("drawing", arguments.drawings, arguments.busy),
+    )
     os.environ |= OWN
     with (
         options.noted(report),
@@ -166,28 +185,27 @@ def main() -> int:
             for part in stack.start():
                 options.err.print(f"{part} is up")
             watched = Watched()
-            report["went_up"] = report["came_down"] = False
-            calm = load(stack, arguments.scenario, CALM_RATE, arguments.calm, arguments.seed)
-            watched.until(CALM_RATE, arguments.calm, lambda running: False)
-            end(calm)
-            if not stack.stopping:
-                busy = load(stack, arguments.scenario, arguments.rate, arguments.busy, arguments.seed + 1)
-                report["went_up"] = watched.until(
-                    arguments.rate,
-                    arguments.busy,
-                    lambda running: stack.stopping or min(running.values()) >= arguments.most,
-                )
-                end(busy)
-                report["came_down"] = watched.until(
-                    0.0, arguments.down, lambda running: stack.stopping or max(running.values()) <= 1
-                )
+            report["came_down"] = False
+            for number, (scenario, rate, seconds) in enumerate(stages):
+                asking = load(stack, scenario, rate, seconds, arguments.seed + number)
+                watched.until(scenario, rate, seconds, lambda running: stack.stopping)
+                end(asking)
+            asking = load(stack, "mixed", CALM_RATE, arguments.down, arguments.seed + len(stages))
+            report["came_down"] = watched.until(
+                "mixed",
+                CALM_RATE,
+                arguments.down,
+                lambda running: stack.stopping or max(running.values()) <= 1,
+            )
+            end(asking)
+    report["went_up"] = all(watched.most(name) >= arguments.most for name in SERVICES)
     report["moments"] = watched.moments
     if arguments.plot:
         plot(arguments.plot, report)
     table = Table("service", "least", "most", "at the end", title="replicas that ran")
     for name in SERVICES:
         counts = [moment["running"][name] for moment in watched.moments]
-        table.add_row(name, str(min(counts)), str(max(counts)), str(counts[-1]))
+        table.add_row(name, str(min(counts)), str(watched.most(name)), str(counts[-1]))
     options.publish(arguments, report, table)
     return 0 if report["went_up"] and report["came_down"] else 1
 

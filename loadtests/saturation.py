@@ -63,8 +63,8 @@ def plot(path: Path, report: dict[str, Any]) -> None:
     above.legend(loc="lower left")
     below.legend(loc="upper left")
     above.set_title(
-        f"{report['scenario']}: {report['machine']['cores']} cores, others kept "
-        f"{report['machine']['cores_busy_elsewhere']} busy"
+        f"{report['scenario']}: {report['machine']['cores']} cores for load and stack, others kept "
+        f"{report['machine']['cores_busy_around']} busy"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

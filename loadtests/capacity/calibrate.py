@@ -170,7 +170,7 @@ def main() -> int:
         except RuntimeError as error:
             options.err.print(str(error))
             return 1
-    busy = note["machine"]["cores_busy_elsewhere"]
+    busy = note["machine"]["cores_busy_around"]
     device = fit(
         crowds,
         singles,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.engine.machine import Watch, machine
+from loadtests.engine.machine import Meter, machine
 from loadtests.samples import Objective
 from loadtests.stack import Target, grpc_address, http_address, own_stack
 
+LOOK_S = 2.0
 err = Console(stderr=True, highlight=False)
 
 
@@ -83,11 +85,20 @@ def target(
 
 @contextmanager
 def noted(report: dict[str, Any]) -> Iterator[None]:
-    """Adds to `report` what the block ran on, and how busy others kept it, of `cores`."""
-    watch, report["machine"] = Watch(), machine(int(os.environ.get("MEDMAX_THREADS", 0)))
+    """Adds to `report` what the block ran on, and how many of its cores others kept busy before and after.
+
+    Not meanwhile: Ray does not wait for its processes, so their time cannot be told from that of others.
+    """
+    report["machine"] = machine(int(os.environ.get("MEDMAX_THREADS", 0)))
+    before = _others()
     yield
-    # A stack of our own has ended by now, so its work is not counted among the others'.
-    report["machine"]["cores_busy_elsewhere"] = watch.cores_busy_elsewhere()
+    report["machine"]["cores_busy_around"] = round((before + _others()) / 2, 2)
+
+
+def _others() -> float:
+    meter = Meter(set())
+    time.sleep(LOOK_S)
+    return meter.cores()
 
 
 def publish(arguments: argparse.Namespace, report: dict[str, Any], *tables: Table) -> None:
