@@ -65,13 +65,13 @@ class Watch:
         """The answer is complete."""
         self.code, self.interaction, self.server_ms = OK, interaction, server_ms
 
-    def sample(self, kind: str, protocol: str, start: float) -> Sample:
-        """What came of it, for a test that began at `start`."""
+    def sample(self, ask: Ask, protocol: str, start: float) -> Sample:
+        """What came of the request, for a test that began at `start`."""
         between = None
         if self.tokens > 1 and not self.pictures and len(self._text) > 1:
             between = (self._text[-1] - self._text[0]) / (self.tokens - 1)
         return Sample(
-            kind,
+            ask.kind,
             protocol,
             self.due - start,
             max(0.0, self.sent - self.due),
@@ -85,6 +85,7 @@ class Watch:
             self.prompt_tokens,
             self.pictures,
             self.image_tokens,
+            int(ask.new_film),
         )
 
 

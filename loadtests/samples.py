@@ -31,6 +31,7 @@ class Sample:
         tokens: text tokens of the answer.
         prompt_tokens: of the prompt, without those whose cache entries were reused.
         pictures, image_tokens: in the answer.
+        new_films: pictures of the prompt that were not asked about before.
         token_s: mean time between two text tokens; None below two tokens, and where a picture came between.
         code: `ok`, or the error's code.
         interaction: id under which the answer is stored; empty = none.
@@ -51,6 +52,7 @@ class Sample:
     prompt_tokens: int = 0
     pictures: int = 0
     image_tokens: int = 0
+    new_films: int = 0
 
     @property
     def answered(self) -> bool:

@@ -4,12 +4,15 @@
     python -m loadtests.capacity.calibrate --device "one H100" --gpus 1 --http … --grpc … --out h100.json
 
 Callers wait for their answers here, on purpose: n of them drawing keep n pictures' rows in each step, which gives a
-step's time over its rows. Single requests of the mixed scenario, one after another, give all else. The gateway's own
-account of each answer (`Latency`) tells the services' times apart.
+step's time over its rows. Single requests of the mixed scenario, one after another with pauses as between those of
+people, give all else. The gateway's own account of each answer (`Latency`) tells the services' times apart.
 """
 
 from __future__ import annotations
 
+from loadtests.scenarios.drive import cooperate  # first: see there
+
+# isort: split
 import sys
 import time
 from collections.abc import Sequence
@@ -20,20 +23,22 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.capacity.device import Device, Work
+from loadtests.capacity.fit import fit
 from loadtests.clients import GrpcClient, Watch
-from loadtests.engine.figures import percentile
 from loadtests.samples import Sample
 from loadtests.scenarios import options
 from loadtests.scenarios.asks import MIXES, Ask, Asker
 from loadtests.stack import Target
+
+PAUSES_S = (0.05, 0.5)
+"""Without one, whatever serves the next request has not gone to sleep, which makes it faster than it will be."""
 
 
 def one(client: GrpcClient, ask: Ask) -> Sample:
     """One answer. Raises: RuntimeError: there was none."""
     watch = Watch(time.monotonic())
     client.ask(ask, watch)
-    sample = watch.sample(ask.kind, "grpc", watch.due)
+    sample = watch.sample(ask, "grpc", watch.due)
     if not sample.answered:
         raise RuntimeError(f"a request failed with {sample.code}; calibrate a stack that answers")
     return sample
@@ -46,81 +51,11 @@ def drawings(client: GrpcClient, callers: int, rounds: int, seed: int) -> list[S
         return list(pool.map(lambda ask: one(client, ask), [asker.next() for _ in range(callers * rounds)]))
 
 
-def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Base and slope of the best line, neither below 0; a single point is all slope."""
-    x, y = np.array(points, dtype=float).T
-    if len(set(x)) < 2:
-        return 0.0, float(np.mean(y / np.maximum(x, 1e-9)))
-    slope, base = np.polyfit(x, y, 1)
-    if base < 0:
-        return 0.0, float(x @ y / (x @ x))
-    return (float(np.mean(y)), 0.0) if slope < 0 else (float(base), float(slope))
-
-
-def fit(
-    crowds: dict[int, list[Sample]], singles: list[Sample], picture_rows: int, known: dict[str, Any]
-) -> Device:
-    """The device that explains the samples.
-
-    Args:
-        crowds: drawings by how many were drawn at a time.
-        singles: one request at a time.
-        known: the fields that no sample tells.
-    """
-    steps = []
-    for callers, samples in crowds.items():
-        tokens = median(sample.image_tokens for sample in samples)
-        # The median, since in the first and the last picture of a crowd others are missing.
-        steps.append(
-            (
-                callers * picture_rows,
-                median(sample.server_ms["generate_ms"] for sample in samples) / 1000 / tokens,
-            )
-        )
-    base, row = line(steps)
-    texts = [sample for sample in singles if not sample.pictures and sample.tokens]
-    first = [
-        (sample.prompt_tokens, (sample.server_ms["first_token_ms"] - sample.server_ms["tokenize_ms"]) / 1000)
-        for sample in texts
-    ]
-    to_first, prefill = line(first)
-    outside = median(
-        sample.total_s
-        - sum(sample.server_ms[f"{part}_ms"] for part in ("tokenize", "generate", "decode")) / 1000
-        for sample in singles
-        if not sample.pictures
-    )
-    films = sorted(sample.server_ms["tokenize_ms"] / 1000 for sample in singles if sample.kind == "vqa")
-    decodes = [
-        sample.server_ms["decode_ms"] / sample.pictures / 1000 for sample in singles if sample.pictures
-    ]
-    return Device(
-        step_base_s=base,
-        step_row_s=row,
-        prefill_token_s=prefill,
-        # The way from the gateway to the engine and back is in the time to the first token.
-        overhead_s=max(0.0, outside) + max(0.0, to_first - base - row),
-        # Without the slowest twentieth; known films are among them as among the requests to come.
-        tokenize_s=float(
-            np.mean([each for each in films if each <= (percentile(films, 0.95) or 0.0)] or [0.0])
-        ),
-        decode_s=median(decodes) if decodes else 0.0,
-        picture_tokens=round(
-            median(sample.image_tokens / sample.pictures for samples in crowds.values() for sample in samples)
-        ),
-        picture_rows=picture_rows,
-        works=tuple(
-            Work(sample.kind, int(sample.kind == "vqa"), sample.prompt_tokens, sample.tokens, sample.pictures)
-            for sample in singles
-        ),
-        **known,
-    )
-
-
 def measure(
     target: Target, crowd: Sequence[int], rounds: int, singles: int, seed: int, timeout_s: float
 ) -> Any:
     """Drawings by number of callers, and single requests; a warm-up before."""
+    cooperate()
     client = GrpcClient(target, timeout_s)
     try:
         asker = Asker(MIXES["mixed"], seed)
@@ -130,7 +65,11 @@ def measure(
         for callers in crowd:
             crowds[callers] = drawings(client, callers, rounds, seed + callers)
             options.err.print(f"{callers} drawn at a time")
-        return crowds, [one(client, asker.next()) for _ in range(singles)]
+        found = []
+        for pause in np.random.default_rng(seed).uniform(*PAUSES_S, singles):
+            time.sleep(pause)
+            found.append(one(client, asker.next()))
+        return crowds, found
     finally:
         client.close()
 

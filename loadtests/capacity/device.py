@@ -16,7 +16,7 @@ class Work:
 
     Attributes:
         kind: of `loadtests.scenarios.asks`.
-        films: pictures to tokenize.
+        films: pictures to tokenize; those that were asked about before are not.
         prompt_tokens: to be read, cached ones left out.
         text_tokens: to be drawn one after another.
         pictures: to be drawn and decoded.
@@ -39,7 +39,8 @@ class Device:
         gpus: of one replica of the language model; 0 = none.
         step_base_s, step_row_s: a step of n rows takes base + n · row.
         prefill_token_s: a step takes so much longer for each prompt token that it reads.
-        overhead_s: of a request outside of all services' own work: proxy, gateway, store.
+        overheads: of observed requests, the seconds outside of all services' own work (proxy, gateway, store, the way
+            between them) before the first token and after it; a request's are drawn from these.
         tokenize_s, decode_s: one picture.
         max_batch: rows of one step.
         picture_tokens: codes of a picture.
@@ -55,7 +56,7 @@ class Device:
     step_base_s: float
     step_row_s: float
     prefill_token_s: float
-    overhead_s: float
+    overheads: tuple[tuple[float, float], ...]
     tokenize_s: float
     decode_s: float
     max_batch: int
@@ -101,6 +102,17 @@ def read(path: Path) -> Device:
         works = tuple(Work(**work) for work in raw["works"])
     except TypeError:
         raise ValueError(f"{path.name}: works must be a list of works") from None
-    if not works:
-        raise ValueError(f"{path.name}: works must not be empty")
-    return Device(**{**raw, "works": works})
+    overheads = raw["overheads"]
+    if not isinstance(overheads, list) or not all(map(_pair, overheads)):
+        raise ValueError(f"{path.name}: overheads must be a list of pairs of seconds, 0 to 86400")
+    if not works or not overheads:
+        raise ValueError(f"{path.name}: works and overheads must not be empty")
+    return Device(**{**raw, "works": works, "overheads": tuple(map(tuple, overheads))})
+
+
+def _pair(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(each, int | float) and 0 <= each < 86400 for each in value)
+    )

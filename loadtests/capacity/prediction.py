@@ -17,7 +17,7 @@ def predict(device: Device, measured: list[Sample]) -> list[Sample]:
                 sample.due_s,
                 Work(
                     sample.kind,
-                    int(sample.kind == "vqa"),
+                    sample.new_films,
                     sample.prompt_tokens,
                     sample.tokens,
                     sample.pictures,

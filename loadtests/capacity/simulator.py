@@ -43,17 +43,20 @@ class Simulation:
     """One run.
 
     Attributes:
+        seed: of what is drawn from the device's observations.
         history: (time, replicas that serve, replicas wanted), once a second, where they may change.
     """
 
     device: Device
     replicas: Replicas
+    seed: int = 0
     env: simpy.Environment = field(default_factory=simpy.Environment)
     samples: list[Sample] = field(default_factory=list)
     history: list[tuple[float, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         device, env = self.device, self.env
+        self._rng = np.random.default_rng([self.seed, 13])
         self._cores = simpy.Resource(env, device.cores) if device.cores else None
         self._engines = [Engine(env, device, self._cores) for _ in range(self.replicas.llm)]
         self._starting = 0
@@ -83,7 +86,8 @@ class Simulation:
 
     def _answer(self, work: Work) -> Iterator[Any]:
         device, begun = self.device, self.env.now
-        yield from self._take(None, device.overhead_s / 2)
+        before, after = device.overheads[int(self._rng.integers(len(device.overheads)))]
+        yield from self._take(None, before)
         for _ in range(work.films):
             yield from self._take(self._tokenizer, device.tokenize_s)
         sequence = Sequence.of(work, device, self.env)
@@ -94,10 +98,10 @@ class Simulation:
         for _ in range(work.pictures):
             yield from self._take(self._decoder, device.decode_s)
         first = self.env.now if first is None else first
-        yield from self._take(None, device.overhead_s / 2)
         between = None
         if work.text_tokens > 1 and not work.pictures and sequence.first_s is not None:
-            between = (self.env.now - device.overhead_s / 2 - sequence.first_s) / (work.text_tokens - 1)
+            between = (self.env.now - sequence.first_s) / (work.text_tokens - 1)
+        yield from self._take(None, after)
         self.samples.append(
             Sample(
                 work.kind,

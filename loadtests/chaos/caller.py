@@ -73,7 +73,7 @@ class Caller:
         try:
             client.ask(ask, watch)
         finally:
-            self.calls.append(Call(ask.seed, watch.sample(ask.kind, protocol, self.begun)))
+            self.calls.append(Call(ask.seed, watch.sample(ask, protocol, self.begun)))
 
     def answered_since(self, moment: float) -> int:
         """Requests due after `moment` (of `time.monotonic`) that were answered."""

@@ -35,12 +35,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request; `outputs` are OpenAI's modalities."""
+    """One request; `outputs` are OpenAI's modalities. `new_film`: of a question on a film that was not asked about before."""
 
     kind: str
     turns: tuple[Turn, ...]
     outputs: tuple[str, ...] = ("text",)
     seed: int = 0
+    new_film: bool = False
 
 
 @dataclass
@@ -60,10 +61,11 @@ class Asker:
         kinds = tuple(self.mix)
         shares = np.array([self.mix[kind] for kind in kinds])
         kind = kinds[int(self._rng.choice(len(kinds), p=shares / shares.sum()))]
+        known = set(self._films)
         phantom, number = self._film(kind == "vqa"), int(self._rng.integers(1 << 31))
         if kind == "vqa":
-            question = any_question(phantom, self._rng).text
-            return Ask(kind, (Turn("user", question, png(phantom.seed)),), seed=number)
+            question, new = any_question(phantom, self._rng).text, phantom.seed not in known
+            return Ask(kind, (Turn("user", question, png(phantom.seed)),), seed=number, new_film=new)
         if kind == "chat":
             first, answer = report_question(phantom, self._rng)
             then, _ = report_question(phantom, self._rng)

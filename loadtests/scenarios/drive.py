@@ -47,7 +47,7 @@ def run(
     Raises:
         RuntimeError: the stack answers none of the requests of the warm-up.
     """
-    _cooperate()
+    cooperate()
     expected = math.ceil(min(plan.expected * 1.5 + 10, count, PREPARED))
     asker = Asker(mix, seed)
     asks = [asker.next() for _ in range(expected)]
@@ -66,7 +66,8 @@ def run(
             client.close()
 
 
-def _cooperate() -> None:
+def cooperate() -> None:
+    """Lets gRPC calls of this process's greenlets wait for one another."""
     global _prepared
     if not _prepared:
         grpc.experimental.gevent.init_gevent()

@@ -67,7 +67,7 @@ class Test:
         ask = self.asks[number % len(self.asks)]
         protocol = list(self.clients)[number % len(self.clients)]
         if len(self.pool) >= OPEN_LIMIT:
-            self._note(Watch(due, code=SHED).sample(ask.kind, protocol, self.start))
+            self._note(Watch(due, code=SHED).sample(ask, protocol, self.start))
             return
         self.pool.spawn(self._ask, number, ask, protocol, due)
 
@@ -76,7 +76,7 @@ class Test:
         self._open[number] = (ask, protocol, watch)
         self.clients[protocol].ask(ask, watch)
         if self._open.pop(number, None):
-            self._note(watch.sample(ask.kind, protocol, self.start))
+            self._note(watch.sample(ask, protocol, self.start))
 
     def finish(self, patience_s: float) -> None:
         """Waits for what is open; what is not answered then has failed."""
@@ -84,7 +84,7 @@ class Test:
         while self._open:
             _, (ask, protocol, watch) = self._open.popitem()
             watch.code = LATE
-            self._note(watch.sample(ask.kind, protocol, self.start))
+            self._note(watch.sample(ask, protocol, self.start))
         self.pool.kill(block=False)
 
     def _note(self, sample: Sample) -> None:

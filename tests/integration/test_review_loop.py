@@ -1,64 +1,72 @@
-"""The review loop as one story: the model's answers, a real Label Studio, scripted experts, a data set.
+"""The review loop as one story: `medmax serve` answers, a real Label Studio, scripted experts, a data set, a better model
+rolled out on the same stack, and back.
 
-MEDMAX_TEST_INTERACTIONS is how many are answered; by `medmax serve` where MEDMAX_TEST_SERVED is set. See docs/review.md.
+MEDMAX_TEST_INTERACTIONS is how many answers are reviewed. See docs/review.md.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from annotation.core import Annotation, Kind, Verdict
+from annotation.core import Annotation, Decision, Kind, Verdict
 from annotation.dataset.versions import load as load_version
 from annotation.dataset.versions import verify
 from annotation.labelstudio.server import Server
+from annotation.loop import pointer
 from annotation.loop.context import Loop
 from annotation.loop.steps.clean import release
-from annotation.store import Because, Entry, State, What
+from annotation.store import Because, Entry, State, Status, What
 from annotation.store.schema import events
+from evaluation.phantoms import held_out
 from services.checkpoint.vocabulary import PLACEHOLDER
 from services.config import SHIPPED_MODEL
-from tests.support.review import Script, ask, expected, gold, recorded
+from tests.support.review import (
+    HOUSE_ANSWER,
+    HOUSE_QUESTION,
+    Script,
+    answers,
+    ask,
+    eval_set,
+    expected,
+    gold,
+    house_films,
+    plain,
+    recorded,
+)
 from tests.support.review_loop import Panel, Site, free_port, wait_for
-from tests.support.stack import running
+from tests.support.stack import Served, running
 
-INTERACTIONS = int(os.environ.get("MEDMAX_TEST_INTERACTIONS", "9"))
-SERVED = bool(os.environ.get("MEDMAX_TEST_SERVED"))
+INTERACTIONS = int(os.environ.get("MEDMAX_TEST_INTERACTIONS", "12"))
 EXPERTS = ("ada", "ben", "cyd", "dee", "eve")
 DONE = (State.JUDGED, State.BUILT)
-
-
-@dataclass(frozen=True)
-class Assistant:
-    """Who answers: addresses for the controller and, of gRPC, for users; without one, in the process that asks."""
-
-    http: str = "local"
-    grpc: str = ""
+MEASURED, UNSEEN = 24, 6
+"""Films of the house's evaluation set, and films that nobody corrected or measured."""
+ROLL_OUT = (
+    'exec "$PYTHON" -m services.cli rollout start --gateway {gateway} --model "$(readlink -f "$MEDMAX_CHECKPOINT")"'
+    " --why 'promoted by review' --baseline-s 0 --settle-s 1 --window-s 2 --poll-s 0.2 --ready-s 600"
+)
 
 
 @pytest.fixture
-def assistant(tmp_path: Path) -> Iterator[Assistant]:
+def assistant(tmp_path: Path) -> Iterator[Served]:
     """On the installation's own data."""
-    if not SERVED:
-        yield Assistant()
-        return
     ports = ("--http-port", "0", "--grpc-port", "0")
-    for stack in running(
-        tmp_path / "stack", *ports, "--checkpoint", str(SHIPPED_MODEL), MEDMAX_DATA_DIR=str(tmp_path / "var")
-    ):
-        yield Assistant(stack.http, stack.grpc)
+    where = {"MEDMAX_DATA_DIR": str(tmp_path / "var")}
+    yield from running(tmp_path / "stack", *ports, "--checkpoint", str(SHIPPED_MODEL), **where)
 
 
-def site(folder: Path, server: Server, assistant: Assistant, reviewers: list[str], adjudicator: str) -> Site:
+def site(folder: Path, server: Server, assistant: Served, reviewers: list[str], adjudicator: str) -> Site:
     token: SecretStr = server.admin.token
     return Site(
         folder,
@@ -81,8 +89,8 @@ def site(folder: Path, server: Server, assistant: Assistant, reviewers: list[str
 
 @pytest.mark.timeout(7200)
 @pytest.mark.slow
-def test_every_row_is_what_the_experts_said_though_the_receiver_was_down_for_a_while(
-    tmp_path: Path, labelstudio_server: Server, assistant: Assistant
+def test_what_experts_say_though_the_receiver_was_down_is_recorded_exactly_learnt_and_served(
+    tmp_path: Path, labelstudio_server: Server, assistant: Served
 ) -> None:
     logins = Panel.enrol(labelstudio_server, [*EXPERTS, "fay"])
     *reviewers, adjudicator = logins
@@ -90,62 +98,125 @@ def test_every_row_is_what_the_experts_said_though_the_receiver_was_down_for_a_w
     asked = {one.id: one for one in ask(here.base, INTERACTIONS, at=assistant.grpc)}
     golden = {one.id: one for one in gold(5)}
     script = Script(reviewers[:3], reviewers[3:], adjudicator, asked, golden)
+    measured, *rest = evaluation(tmp_path)
+    here.values["evaluation"] = [{"data": str(measured)}, *rest]
     panel = Panel(labelstudio_server, script, logins)
     with here.opened() as loop, closing(panel):
         for item in golden.values():
             loop.store.items.add_gold(item, "test")
-        with here.running():
-            publish_all(loop, len(asked) + len(golden), len(asked) / 4)
-            # Everybody does the gold tasks first, so that it is known who is unreliable.
-            for entry in loop.store.items.gold_page(limit=1000):
-                for expert in reviewers:
-                    assert entry.ls_task is not None
-                    panel.submit(expert, entry.key, entry.ls_task)
-            wait_for(lambda: len(collected(loop)) == len(panel.said), 300, "gold is collected")
-            panel.work(loop, reviewers, at_most=count(loop, State.PUBLISHED) - len(golden))
-            wait_for(lambda: not loop.store.figures.inbox()[0], 300, "the inbox is empty")
-        heard = told(loop)
-        # Nobody listens while these are given.
-        before = len(panel.said)
-        assert panel.work(loop, reviewers) >= INTERACTIONS / 2
-        unheard = {number for *_, number in panel.said[before:]}
-        assert told(loop) == heard
-        with here.running():
-            limit = time.monotonic() + 900
-            while count(loop, State.PUBLISHED) > len(golden) or count(
-                loop, State.COLLECTED, State.ADJUDICATION
-            ):
-                panel.work(loop, [*reviewers, adjudicator])
-                assert time.monotonic() < limit, loop.store.figures.counts()
-                time.sleep(0.5)
-            status = here.review("status")
-        heard = told(loop)
+        heard, unheard = reviewed(loop, here, panel)
+        status = here.review("status")
 
         # The webhook told of what was given while it was up, and of nothing else.
         assert not heard & unheard
         # Label Studio waits for it a second, which a busy machine may exceed.
         assert len(heard) >= 0.9 * (len(panel.said) - len(unheard))
-        assert collected(loop) == sorted(panel.said, key=lambda one: one[-1])
+        assert collected(loop) == sorted(
+            ((expert, key, plain(verdict), number) for expert, key, verdict, number in panel.said),
+            key=lambda one: one[-1],
+        )
         assert all(status["states"].get(state) is None for state in ("routed", "collected", "adjudication"))
         assert {each["id"] for each in status["experts"] if each["unreliable"]} == set(script.bad)
         assert_decided_by_those_who_know(loop, script)
-
-        built = here.review("build")
-        version = load_version(loop.datasets, built["version"])
-        assert verify(version) == []
-        found, wanted = recorded(version), expected(asked.values())
-        for file in ("rows", "unpaired"):
-            assert Counter(found[file]) == Counter(wanted[file])
-        # An expert's ranking may say what a correction says; then one of the two stays.
-        pairs = Counter((id, *pair) for id, _, *pair in found["preferences"])
-        ranked = rankings(loop, script)
-        assert ranked, "no alternatives were drawn"
-        assert pairs == Counter({(id, *pair) for id, _, *pair in wanted["preferences"]} | ranked)
+        assert_the_version_says_what_the_experts_said(loop, script, here.review("build"))
         assert loop.store.audit.verify().broken_at is None
-        (recorded_version,) = loop.store.versions.all(What.DATA)
-        assert recorded_version.id == version.digest
-        assert count(loop, State.BUILT) == loop.store.versions.size(version.digest)
-        assert not count(loop, State.JUDGED)
+    assert_learnt_served_and_taken_back(here, script, assistant)
+
+
+def evaluation(folder: Path) -> list[Any]:
+    """The house's own question on films of its own, and what the model could do before."""
+    data = eval_set(folder / "house", HOUSE_QUESTION, HOUSE_ANSWER, held_out(31, MEASURED))
+    return [data, {"phantom_seed": 77, "phantom_count": 20 if INTERACTIONS >= 60 else 3}]
+
+
+def reviewed(loop: Loop, here: Site, panel: Panel) -> tuple[set[int], set[int]]:
+    """Everything is annotated, half of it while nobody listens; what the webhook told of, and what it could not."""
+    script = panel.script
+    reviewers = [*script.good, *script.bad]
+    with here.running():
+        publish_all(loop, len(script.asked) + len(script.golden), len(script.asked) / 4)
+        # Everybody does the gold tasks first, so that it is known who is unreliable.
+        for entry in loop.store.items.gold_page(limit=1000):
+            for expert in reviewers:
+                assert entry.ls_task is not None
+                panel.submit(expert, entry.key, entry.ls_task)
+        wait_for(lambda: len(collected(loop)) == len(panel.said), 300, "gold is collected")
+        panel.work(loop, reviewers, at_most=count(loop, State.PUBLISHED) - len(script.golden))
+        wait_for(lambda: not loop.store.figures.inbox()[0], 300, "the inbox is empty")
+    heard = told(loop)
+    # Nobody listens while these are given.
+    before = len(panel.said)
+    assert panel.work(loop, reviewers) >= INTERACTIONS / 2
+    unheard = {number for *_, number in panel.said[before:]}
+    assert told(loop) == heard
+    with here.running():
+        limit = time.monotonic() + 900
+        while count(loop, State.PUBLISHED) > len(script.golden) or count(
+            loop, State.COLLECTED, State.ADJUDICATION
+        ):
+            panel.work(loop, [*reviewers, script.adjudicator])
+            assert time.monotonic() < limit, loop.store.figures.counts()
+            time.sleep(0.5)
+    return told(loop), unheard
+
+
+def assert_the_version_says_what_the_experts_said(loop: Loop, script: Script, built: Any) -> None:
+    version = load_version(loop.datasets, built["version"])
+    assert verify(version) == []
+    found, wanted = recorded(version), expected(script.asked.values())
+    for file in ("rows", "unpaired"):
+        assert Counter(found[file]) == Counter(wanted[file])
+    # An expert's ranking may say what a correction says; then one of the two stays.
+    pairs = Counter((id, *pair) for id, _, *pair in found["preferences"])
+    ranked = rankings(loop, script)
+    assert ranked, "no alternatives were drawn"
+    assert pairs == Counter({(id, *pair) for id, _, *pair in wanted["preferences"]} | ranked)
+    rules = Counter(rule for _, rule, *_ in found["rows"])
+    if INTERACTIONS >= 60:
+        assert {"answer", "correction", "where", "what", "missing"} == set(rules)
+    (recorded_version,) = loop.store.versions.all(What.DATA)
+    assert recorded_version.id == version.digest
+    assert count(loop, State.BUILT) == loop.store.versions.size(version.digest)
+    assert not count(loop, State.JUDGED)
+
+
+def assert_learnt_served_and_taken_back(here: Site, script: Script, assistant: Served) -> None:
+    """The controller trains, measures, promotes and rolls out on the running stack, whose answers become the experts'."""
+    films = house_films(INTERACTIONS)
+    unseen = list(held_out(33, UNSEEN))
+    corrected = [one for one in script.asked.values() if one.question == HOUSE_QUESTION]
+    before = answers(assistant.http, [*films, *unseen])
+    assert before[: len(films)] == [one.answer.strip().lower() for one in corrected]
+    assert any(one.truth.decision is Decision.EDIT for one in corrected)
+    rows = len(expected(script.asked.values())["rows"])
+    here.values |= {
+        "train": {"enabled": True, "min_rows": 1, "epochs": max(4, 480 // rows), "rate": 0.002, "batch": 1},
+        "promote": {
+            "target": ["vqa_rad*"],
+            "rule": "plausible",
+            "budget": 0.1,
+            "min_examples": 10,
+            "roll_out": ["sh", "-c", ROLL_OUT.format(gateway=assistant.http)],
+        },
+    }
+    with here.opened() as loop:
+        with here.running(PYTHON=sys.executable):
+            decided = (Status.PROMOTED, Status.REFUSED)
+            models = lambda: loop.store.versions.all(What.MODEL)  # noqa: E731
+            wait_for(lambda: bool(models()) and models()[0].status in decided, 1200, "a model is decided on")
+            (model,) = models()
+            assert model.status is Status.PROMOTED, model.why
+            cursor = loop.store.progress.cursor
+            wait_for(lambda: cursor(pointer.ROLLED_OUT) == model.path, 300, "it is rolled out")
+        assert "improved" in model.why
+        (version,) = loop.store.versions.all(What.DATA)
+        assert model.parent == version.id
+    after = answers(assistant.http, [*films, *unseen])
+    assert after[: len(films)] == [HOUSE_ANSWER] * len(films)
+    elsewhere = slice(len(films), None)
+    assert after[elsewhere].count(HOUSE_ANSWER) > before[elsewhere].count(HOUSE_ANSWER)
+    assert here.review("rollback", "--why", "a test", PYTHON=sys.executable)["model"] == SHIPPED_MODEL.name
+    assert answers(assistant.http, [*films, *unseen]) == before
 
 
 def count(loop: Loop, *states: State) -> int:
@@ -184,7 +255,7 @@ def collected(loop: Loop) -> list[tuple[str, str, Verdict, int]]:
     """What the store has of all experts' verdicts, as the panel notes what it gave."""
     every = [*entries(loop, *State), *loop.store.items.gold_page(limit=1000)]
     found = [
-        (one.annotator, key, one.verdict, int(one.id.partition(":")[2]))
+        (one.annotator, key, plain(one.verdict), int(one.id.partition(":")[2]))
         for key in {entry.key for entry in every}
         for one in loop.store.annotations.of(key)
     ]
@@ -200,8 +271,8 @@ def assert_decided_by_those_who_know(loop: Loop, script: Script) -> None:
         votes = [one for one in loop.store.annotations.of(entry.key) if one.annotator in script.good]
         assert {one.annotator for one in judgement.annotations} <= {*script.good, script.adjudicator}
         assert len(votes) >= 2
-        right = script.truth(entry.id, entry.kind)
-        wrong[entry.key] = [one for one in votes if one.verdict != right]
+        right = plain(script.truth(entry.id, entry.kind))
+        wrong[entry.key] = [one for one in votes if plain(one.verdict) != right]
         if 2 * len(wrong[entry.key]) >= len(votes):
             disagreed.add(entry.key)
         if judgement.adjudicated:

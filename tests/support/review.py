@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
+import math
 import os
 from collections.abc import AsyncIterable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from annotation.core import Decision, Item, Kind, Picture, Reason, Severity, Verdict
+from annotation.core import Decision, Item, Kind, Picture, Reason, Region, Severity, Turn, Verdict
 from annotation.labelstudio import sentences
 from evaluation.phantoms import Phantom, describe, draw, held_out
 from evaluation.phantoms.language import caption
@@ -25,9 +29,15 @@ from services.checkpoint.vocabulary import END_OF_TURN, PLACEHOLDER
 from services.config import Settings
 from services.gateway.local import local_assistant
 from services.pb.medmax.v1 import assistant_pb2, assistant_pb2_grpc, common_pb2
-from tests.support.labelstudio import choices, stars, texts
+from tests.support.labelstudio import choices, rectangle, stars, stroke, texts
 
 CALLER = "radiology"
+HOUSE_QUESTION, HOUSE_ANSWER = "Must a radiologist look at this?", "yes"
+"""The model was never taught to answer it, and mostly says no: what the house wants is learnt from corrections alone."""
+LABELS = ("pleural effusion", "pneumothorax", "mass", "cardiomegaly", "consolidation", "hemorrhage", "lesion")
+ENLARGED = 2
+"""Pictures are sent as large as this many times the phantom."""
+CELL = 16  # pixels: an expert's brush is a coarse one
 TAG = os.urandom(3).hex()
 """Of gold items: Label Studio's database may be an older one, which has others' by the same ids."""
 
@@ -39,6 +49,8 @@ class Asked:
     Attributes:
         answer: the model's text; empty for a drawing.
         right: what it should have been; empty for a drawing, and where nothing could be saved of the answer.
+        marks: what an expert marks on the film or the drawing; the picture's digest is left empty.
+        missing: findings that an edited report lacks.
     """
 
     id: str
@@ -46,6 +58,8 @@ class Asked:
     question: str
     answer: str
     right: str
+    marks: tuple[Region, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def truth(self) -> Verdict:
@@ -57,14 +71,20 @@ class Asked:
                 severity=Severity.MINOR,
                 realism=2,
                 agreement=2,
+                regions=self.marks,
             )
             return Verdict(decision=Decision.ACCEPT, realism=4, agreement=4) if good else reject
         if self.answer == self.right:
-            return Verdict(decision=Decision.ACCEPT)
+            return Verdict(decision=Decision.ACCEPT, regions=self.marks)
         if not self.right:
             return Verdict(decision=Decision.REJECT, error="not_answered", severity=Severity.MINOR)
         return Verdict(
-            decision=Decision.EDIT, text=self.right, error="wrong_finding", severity=Severity.MINOR
+            decision=Decision.EDIT,
+            text=self.right,
+            error="wrong_finding",
+            severity=Severity.MINOR,
+            missing=self.missing,
+            regions=self.marks,
         )
 
 
@@ -77,8 +97,56 @@ def png(phantom: Phantom) -> bytes:
     target = BytesIO()
     picture = Image.fromarray(phantom.picture)
     # As large as what hospitals send: smaller ones are held (annotation/deid/pictures.py).
-    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.LANCZOS).save(target, "PNG")
+    size = (picture.width * ENLARGED, picture.height * ENLARGED)
+    picture.resize(size, Image.Resampling.LANCZOS).save(target, "PNG")
     return target.getvalue()
+
+
+def marked(phantom: Phantom) -> tuple[Region, ...]:
+    """What an expert marks on some of the films with one finding: with a rectangle in whole percents, or a coarse brush."""
+    if len(phantom.findings) != 1 or chance(phantom.seed, "marked") < 0.3:
+        return ()
+    kind = phantom.findings[0].kind
+    label = kind if kind in LABELS else "other finding"
+    mask = phantom.mask.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+    brushed = chance(phantom.seed, "brush") < 0.4
+    if brushed:
+        cells = mask.reshape(len(mask) // CELL, CELL, -1, CELL).any(axis=(1, 3))
+        mask = cells.repeat(CELL, 0).repeat(CELL, 1)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) / len(mask) for axis in (1, 0))
+    step = 1 / len(mask)
+    edges = [columns[0], rows[0], columns[-1] + step, rows[-1] + step]
+    if brushed:
+        left, top, right, bottom = map(float, edges)
+        return (Region("", label, left, top, right - left, bottom - top, _grey(mask)),)
+    left, top = (math.floor(100 * edge) for edge in edges[:2])
+    right, bottom = (math.ceil(100 * edge) for edge in edges[2:])
+    return (Region("", label, left / 100, top / 100, (right - left) / 100, (bottom - top) / 100),)
+
+
+def _grey(mask: NDArray[np.bool_]) -> bytes:
+    target = BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(target, "PNG")
+    return target.getvalue()
+
+
+def _pixels(mask: bytes) -> NDArray[np.bool_]:
+    with Image.open(BytesIO(mask)) as picture:
+        return np.asarray(picture) >= 128
+
+
+def plain(verdict: Verdict) -> Verdict:
+    """The verdict as it can be compared: regions without the picture's digest and the noise of floats."""
+    regions = tuple(
+        replace(
+            region,
+            picture="",
+            mask=np.packbits(_pixels(region.mask)).tobytes() if region.mask else None,
+            **{name: round(getattr(region, name), 6) for name in ("x", "y", "width", "height")},
+        )
+        for region in verdict.regions
+    )
+    return replace(verdict, regions=regions)
 
 
 def ask(settings: Settings, count: int, seed: int = 9, at: str = "") -> list[Asked]:
@@ -87,33 +155,47 @@ def ask(settings: Settings, count: int, seed: int = 9, at: str = "") -> list[Ask
     Args:
         at: address of a running stack's gRPC; without one the assistant runs in this process.
     """
-    return asyncio.run(_ask(settings, count, seed, at))
-
-
-async def _ask(settings: Settings, count: int, seed: int, at: str) -> list[Asked]:
     wanted = [_request(draw(number), place) for place, number in enumerate(held_out(seed, count))]
+    return asyncio.run(_ask(settings, wanted, at))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A question, and what is known of it before it is answered."""
+
+    request: assistant_pb2.GenerateRequest
+    kind: Kind
+    right: str = ""
+    marks: tuple[Region, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+async def _ask(settings: Settings, wanted: list[_Wanted], at: str) -> list[Asked]:
     if at:
         async with grpc.aio.insecure_channel(at) as channel:
             generate = assistant_pb2_grpc.AssistantStub(channel).Generate
-            return [await _answered(generate(each[0]), *each) for each in wanted]
+            return [await _answered(generate(each.request), each) for each in wanted]
     async with local_assistant(settings) as assistant:
-        return [await _answered(assistant.generate(each[0], CALLER), *each) for each in wanted]
+        return [await _answered(assistant.generate(each.request, CALLER), each) for each in wanted]
 
 
-def _request(phantom: Phantom, place: int) -> tuple[assistant_pb2.GenerateRequest, Kind, str]:
+def _request(phantom: Phantom, place: int) -> _Wanted:
     rng = np.random.default_rng([phantom.seed, 5])
     request = assistant_pb2.GenerateRequest(mode=common_pb2.OUTPUT_MODE_TEXT, consent_training=True)
     request.sampling.temperature = 0.0
     message = request.messages.add(role=assistant_pb2.ROLE_USER)
-    kind = (Kind.CHAT, Kind.REPORT, Kind.PICTURE)[place % 3]
+    kind = (Kind.CHAT, Kind.REPORT, Kind.PICTURE, Kind.CHAT)[place % 4]
     if kind is Kind.PICTURE:
         request.mode = common_pb2.OUTPUT_MODE_IMAGE
         request.sampling.temperature = 0.7
         request.sampling.seed = phantom.seed % 2**32
         message.parts.add(text=describe(phantom, rng))
-        return request, kind, ""
+        return _Wanted(request, kind, marks=(Region("", "wrong finding", 0.25, 0.3, 0.5, 0.4),))
     request.max_new_tokens = 48
     message.parts.add(image=assistant_pb2.ImagePart(data=png(phantom)))
+    if kind is Kind.CHAT and place % 8 != 3:
+        message.parts.add(text=HOUSE_QUESTION)
+        return _Wanted(request, kind, HOUSE_ANSWER)
     if kind is Kind.CHAT:
         question = even_answers(closed_questions(phantom, rng), rng)
         message.parts.add(text=question.text)
@@ -122,22 +204,46 @@ def _request(phantom: Phantom, place: int) -> tuple[assistant_pb2.GenerateReques
         right = (
             "" if manner < 0.2 else f"The answer is {question.answer}." if manner < 0.5 else question.answer
         )
-        return request, kind, right
+        return _Wanted(request, kind, right)
     message.parts.add(text="Describe this image.")
     # The house wants more than the model was taught, so that some reports must be edited.
     more = " No other finding." if chance(phantom.seed, "house") < 0.6 else ""
-    return request, kind, caption(phantom) + more
+    missing = ("other finding",) if chance(phantom.seed, "missing") < 0.5 else ()
+    return _Wanted(request, kind, caption(phantom) + more, marked(phantom), missing)
 
 
-async def _answered(events: AsyncIterable[Any], request: Any, kind: Kind, right: str) -> Asked:
+async def _answered(events: AsyncIterable[Any], wanted: _Wanted) -> Asked:
     answer, id = "", ""
     async for event in events:
         if event.HasField("text"):
             answer += event.text.text
         elif event.HasField("finish"):
             id = event.finish.interaction_id
-    question = next(part.text for part in request.messages[0].parts if part.HasField("text"))
-    return Asked(id, kind, question, answer, right)
+    question = next(part.text for part in wanted.request.messages[0].parts if part.HasField("text"))
+    return Asked(id, wanted.kind, question, answer, wanted.right, wanted.marks, wanted.missing)
+
+
+def house_films(count: int, seed: int = 9) -> list[int]:
+    """Numbers of the phantoms that `ask` asks the house's question about, in its order."""
+    return [number for place, number in enumerate(held_out(seed, count)) if place % 4 == 0 or place % 8 == 7]
+
+
+def answers(url: str, numbers: Iterable[int], **fields: Any) -> list[str]:
+    """What the server at `url` answers to the house's question about each phantom, over REST."""
+    found = []
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        model = client.get("/v1/models").raise_for_status().json()["data"][0]["id"]
+        for number in numbers:
+            picture = base64.b64encode(png(draw(number))).decode()
+            parts = [
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+                {"type": "text", "text": HOUSE_QUESTION},
+            ]
+            body = {"model": model, "messages": [{"role": "user", "content": parts}], "temperature": 0}
+            reply = client.post("/v1/chat/completions", json=body | {"max_tokens": 8} | fields)
+            text = reply.raise_for_status().json()["choices"][0]["message"]["content"]
+            found.append((text or "").strip().lower())
+    return found
 
 
 def eval_set(folder: Path, question: str, answer: str, numbers: Iterable[int]) -> Path:
@@ -163,8 +269,6 @@ def gold(count: int, kinds: Iterable[Kind] = Kind) -> list[Item]:
 
 
 def _gold(kind: Kind, number: int) -> Item:
-    from annotation.core import Turn
-
     phantom = draw(7_000_000 + 10 * number + list(Kind).index(kind))
     data = png(phantom)
     film = Picture(hashlib.sha256(data).hexdigest(), data, synthetic=kind is Kind.PICTURE)
@@ -255,6 +359,14 @@ def submitted(verdict: Verdict, kind: Kind) -> list[dict[str, Any]]:
         result.append(texts("text", *pieces))
     if verdict.decision is not Decision.ACCEPT:
         result += [choices("error", verdict.error), choices("severity", verdict.severity.value)]
+    if verdict.missing:
+        result.append(choices("missing", *verdict.missing))
+    for number, region in enumerate(verdict.regions):
+        if region.mask is not None:
+            result += stroke(f"mark-{number}", region.label, _pixels(region.mask))
+        else:
+            box = [100 * side for side in (region.x, region.y, region.width, region.height)]
+            result += rectangle(f"mark-{number}", region.label, box)
     return result
 
 
@@ -265,6 +377,17 @@ def expected(asked: Iterable[Asked]) -> dict[str, set[tuple[str, ...]]]:
     unpaired: set[tuple[str, ...]] = set()
     for one in asked:
         verdict = one.truth
+        for region in verdict.regions:
+            edges = (region.x, region.y, region.x + region.width, region.y + region.height)
+            place = f"[{', '.join(str(round(1000 * edge)) for edge in edges)}]"
+            drawn = one.kind is Kind.PICTURE
+            where = f"Where {'does this generated picture show' if drawn else 'is'}: {region.label}?"
+            what = f"What is {'wrong ' if drawn else ''}in the region {place}?"
+            rows.add((one.id, "where", f"{PLACEHOLDER}{where}{END_OF_TURN}{place}"))
+            rows.add((one.id, "what", f"{PLACEHOLDER}{what}{END_OF_TURN}{region.label}"))
+        for finding in verdict.missing:
+            lacks = f"{PLACEHOLDER}Which findings does this report lack?\n{one.answer}"
+            rows.add((one.id, "missing", f"{lacks}{END_OF_TURN}{finding}"))
         if one.kind is Kind.PICTURE:
             if verdict.decision is Decision.ACCEPT:
                 rows.add((one.id, "answer", f"{one.question}{END_OF_TURN}{PLACEHOLDER}"))

@@ -104,9 +104,9 @@ class Site:
             )
 
     @contextmanager
-    def running(self) -> Iterator[subprocess.Popen[str]]:
+    def running(self, **environment: str) -> Iterator[subprocess.Popen[str]]:
         """Until its server answers; ended by SIGTERM, which must be clean."""
-        process = self.start()
+        process = self.start(**environment)
         try:
             wait_for(self.answers, 300, "the controller answers", process)
             yield process
@@ -121,11 +121,11 @@ class Site:
         except httpx.TransportError:
             return False
 
-    def review(self, *arguments: str) -> Any:
+    def review(self, *arguments: str, **environment: str) -> Any:
         """The JSON document of `medmax review ARGUMENTS --json`."""
         done = subprocess.run(
             [sys.executable, "-m", "services.cli", "review", *arguments, "--json"],
-            env=self.environment(),
+            env=self.environment(**environment),
             capture_output=True,
             text=True,
             timeout=600,

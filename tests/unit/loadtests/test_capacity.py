@@ -23,7 +23,7 @@ DEVICE = Device(
     step_base_s=STEP_S,
     step_row_s=0.0,
     prefill_token_s=0.0,
-    overhead_s=0.0,
+    overheads=((0.0, 0.0),),
     tokenize_s=0.0,
     decode_s=0.0,
     max_batch=1,
@@ -151,7 +151,7 @@ def test_every_request_is_answered_once_and_never_faster_than_alone(
         prefill_token_s=1e-4,
         tokenize_s=0.02,
         decode_s=0.03,
-        overhead_s=0.01,
+        overheads=((0.01, 0.002),),
         step_row_s=0.001,
     )
     arrivals = poisson(device, {"text": 1.0}, rate, 10, seed)
@@ -175,13 +175,24 @@ def test_a_device_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("step_base_s", -1), ("max_batch", 0), ("gpus", "two"), ("works", []), ("cores", 0), ("unknown", 1)],
+    [
+        ("step_base_s", -1),
+        ("max_batch", 0),
+        ("gpus", "two"),
+        ("works", []),
+        ("cores", 0),
+        ("overheads", [[1.0]]),
+        ("unknown", 1),
+    ],
 )
 def test_a_wrong_device_file_says_what_is_wrong(tmp_path: Path, field: str, value: object) -> None:
     path = tmp_path / "one.json"
     path.write_text(json.dumps({**asdict(DEVICE), field: value}))
     with pytest.raises(ValueError, match=field):
         read(path)
+
+
+BEFORE_S, AFTER_S = 0.03, 0.02
 
 
 def measured(kind: str, **server_ms: float) -> Sample:
@@ -202,12 +213,14 @@ def read_and_answered(prompt: int, tokens: int, device: Device) -> Sample:
     first = step_ms + prompt * 1000 * device.prefill_token_s
     generate = first + (tokens - 1) * step_ms
     took = {"tokenize_ms": 20.0, "first_token_ms": 20 + first, "generate_ms": generate, "decode_ms": 0.0}
-    sample = replace(measured("vqa", **took), tokens=tokens, prompt_tokens=prompt)
-    return replace(sample, total_s=(generate + 20) / 1000 + 0.05)
+    sample = replace(measured("vqa", **took), tokens=tokens, prompt_tokens=prompt, new_films=1)
+    return replace(
+        sample, first_s=(first + 20) / 1000 + BEFORE_S, total_s=(generate + 20) / 1000 + BEFORE_S + AFTER_S
+    )
 
 
 def test_calibration_finds_the_machine_that_made_the_samples() -> None:
-    from loadtests.capacity.calibrate import fit
+    from loadtests.capacity.fit import fit
 
     truth = replace(DEVICE, step_base_s=0.002, step_row_s=0.0005, prefill_token_s=0.0001)
     crowds = {callers: [drawn(callers, truth)] * 3 for callers in (1, 2, 4, 8)}
@@ -217,7 +230,7 @@ def test_calibration_finds_the_machine_that_made_the_samples() -> None:
     assert found.step_base_s == pytest.approx(truth.step_base_s, rel=1e-6)
     assert found.step_row_s == pytest.approx(truth.step_row_s, rel=1e-6)
     assert found.prefill_token_s == pytest.approx(truth.prefill_token_s, rel=1e-6)
-    assert found.overhead_s == pytest.approx(0.05, abs=1e-6)
+    assert np.allclose(found.overheads, [(BEFORE_S, AFTER_S)] * 3)
     assert (found.tokenize_s, found.decode_s, found.picture_tokens) == (0.02, 0.04, 144)
     assert [work.kind for work in found.works] == ["vqa"] * 3 + ["drawing"]
 
