@@ -26,9 +26,15 @@ def decide(compared: Sequence[dict[str, Any]], policy: PromoteSettings) -> Decid
     """By the target's mean gain, whose interval must lie above `min_gain`, and by what any other task lost.
 
     Args:
-        compared: documents of `medmax eval compare`, second = the candidate. Every score counts: higher is better.
+        compared: documents of `medmax eval compare`, second = the candidate. Every score counts: higher is better, and
+            differences are shares of the score's scale.
     """
-    entries = [entry for each in compared for entry in each["compared"] if entry["n"] >= policy.min_examples]
+    entries = [
+        _as_share(entry)
+        for each in compared
+        for entry in each["compared"]
+        if entry["n"] >= policy.min_examples
+    ]
     few = sum(len(each["compared"]) for each in compared) - len(entries)
     targets = [entry for entry in entries if not policy.target or _fits(entry, policy.target)]
     lines: list[str] = []
@@ -66,6 +72,15 @@ def decide(compared: Sequence[dict[str, Any]], policy: PromoteSettings) -> Decid
         ],
     }
     return Decided(good, "\n".join(lines)[:4_000], scores)
+
+
+def _as_share(entry: dict[str, Any]) -> dict[str, Any]:
+    scale = entry.get("scale", 1.0)
+    return entry | {
+        "difference": entry["difference"] / scale,
+        "stderr": entry["stderr"] and entry["stderr"] / scale,
+        "ci95": entry["ci95"] and [bound / scale for bound in entry["ci95"]],
+    }
 
 
 def _mean(entries: Sequence[dict[str, Any]]) -> tuple[float, float, float]:

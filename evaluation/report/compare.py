@@ -30,7 +30,7 @@ def compare(first: Records, second: Records) -> dict[str, Any]:
             difference, p = paired(a, b, [second.answers[task][id].group for id in ids])
             entry: dict[str, Any] = {
                 "task": task, "metric": description["metric"], "scorer": scorer, "version": description["version"],
-                "n": len(ids), "only_in_first": len(before) - len(ids), "only_in_second": len(after) - len(ids),
+                "scale": description.get("scale", 1.0), "n": len(ids), "only_in_first": len(before) - len(ids), "only_in_second": len(after) - len(ids),
                 "first": sum(a) / len(a), "second": sum(b) / len(b), "difference": difference.value,
                 "stderr": difference.stderr, "ci95": list(difference.ci95) if difference.ci95 else None,
                 "test": "paired bootstrap", "p": p,

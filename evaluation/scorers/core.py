@@ -19,12 +19,14 @@ class Scorer(ABC):
         name, version: identify the score in every record; a new version retires older scores.
         metric: what the mean over examples is called.
         binary: values are 0 or 1, so that two runs are compared by McNemar's test.
+        scale: the value of an answer as good as the reference.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
     metric: ClassVar[str]
     binary: ClassVar[bool] = False
+    scale: ClassVar[float] = 1.0
 
     def missing(self) -> str | None:
         """Why this scorer cannot run here, in a few words; None where it can."""

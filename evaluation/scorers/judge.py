@@ -175,7 +175,7 @@ class JudgeCorrect(_Judge):
 class JudgeRelative(_Judge):
     """The answer's mark over the reference's, in per cent; may exceed 100."""
 
-    name, version, metric = "judge_relative", 1, "relative score (judge), %"
+    name, version, metric, scale = "judge_relative", 1, "relative score (judge), %", 100.0
     prompt = RELATIVE
 
     def read(self, words: str) -> float | None:

@@ -24,7 +24,7 @@ class RougeL(Scorer):
 class Bleu(Scorer):
     """Sentence BLEU-4 with effective order (package sacrebleu), averaged over examples, 0 to 100."""
 
-    name, version, metric = "bleu", 1, "BLEU (sentence)"
+    name, version, metric, scale = "bleu", 1, "BLEU (sentence)", 100.0
 
     def missing(self) -> str | None:
         return not_installed("sacrebleu")

@@ -112,6 +112,7 @@ def plan(tasks: Mapping[str, Task], scorers: Scorers, found: Survey) -> dict[str
                 "version": scorer.version,
                 "metric": scorer.metric,
                 "binary": getattr(scorer, "binary", False),
+                "scale": getattr(scorer, "scale", 1.0),
                 "corpus": scorer_name in scorers.corpus,
             }
             count, reason = found.inapplicable[name].get(scorer_name, (0, ""))

@@ -195,6 +195,7 @@ def assert_learnt_served_and_taken_back(here: Site, script: Script, assistant: S
             "target": ["vqa_rad*"],
             "rule": "plausible",
             "budget": 0.1,
+            "budgets": {"captioning*": 1.0},  # the house wants its reports to say more than a phantom's
             "min_examples": 10,
             "roll_out": ["sh", "-c", ROLL_OUT.format(gateway=assistant.http)],
         },

@@ -295,6 +295,14 @@ def _gold(kind: Kind, number: int) -> Item:
     )
 
 
+def about(item: Item, verdict: Verdict) -> Verdict:
+    """The verdict with its marks on the item's own picture."""
+    if not verdict.regions:
+        return verdict
+    picture = item.pictures[0].sha256
+    return replace(verdict, regions=tuple(replace(each, picture=picture) for each in verdict.regions))
+
+
 @dataclass
 class Script:
     """What each expert says of each item.

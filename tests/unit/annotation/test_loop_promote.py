@@ -66,6 +66,14 @@ def test_a_tasks_own_budget_comes_before_the_general_one() -> None:
     assert decided(entry("side", 0.2), loss, budgets={"siz*": 0.2})[0]
 
 
+def test_scores_of_a_hundred_points_are_measured_by_the_same_budget() -> None:
+    points = entry("size", -1.5, stderr=0.2, scorer="bleu", scale=100.0)
+    assert decided(entry("side", 0.2), points, budget=0.02)[0]
+    good, why = decided(entry("side", 0.2), points, budget=0.01)
+    assert not good
+    assert "size · bleu may be worse than its budget of 0.010: -0.015" in why
+
+
 def candidate(loop: Loop, name: str, difference: float) -> Path:
     """A trained, evaluated candidate on what is in service now; its figures are made up, its folder is real."""
     import json

@@ -29,11 +29,11 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, list[Asked]]]:
-    """Nine answers, three of them short ones to questions. Tests go on from one another, as the loop does."""
+    """Six answers, three of them short ones to questions. Tests go on from one another, as the loop does."""
     folder = tmp_path_factory.mktemp("resample")
     settings = {"draws": 4, "characters": 40, "per_pass": 2}
     with loop_in(folder, assistant=LOCAL, resample=settings) as loop:
-        yield loop, ask(loop.base, 9)
+        yield loop, ask(loop.base, 6)
 
 
 def agreements(loop: Loop) -> dict[str, float | None]:

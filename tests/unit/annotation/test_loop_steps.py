@@ -17,7 +17,7 @@ from annotation.loop.steps.route import run as route
 from annotation.store import State, What, item_key
 from services.interactions.database import transaction
 from services.interactions.schema import interactions
-from tests.support.review import Asked, ask, expected, recorded
+from tests.support.review import Asked, about, ask, expected, recorded
 from tests.unit.annotation.loop_samples import loop_in, publish_all, run, say
 from tests.unit.review.samples import answered, item
 
@@ -92,7 +92,7 @@ def test_experts_who_agree_are_believed_and_conflicts_wait_for_an_adjudicator(
     keys = publish_all(loop)
     conflict = next(key for key in keys if key.startswith("chat"))
     for key in keys:
-        truth = asked[key.partition(":")[2]].truth
+        truth = about(loop.store.items.load(key), asked[key.partition(":")[2]].truth)
         other = Verdict(decision=Decision.REJECT, error="other", severity=Severity.MINOR)
         if truth.decision is Decision.REJECT:
             other = Verdict(decision=Decision.ACCEPT)
@@ -121,7 +121,7 @@ def test_a_verdict_that_changed_and_changed_back_is_in_the_data_again(
 ) -> None:
     loop, asked = story
     (entry, *_) = [each for each in loop.store.items.page(State.BUILT) if each.kind is Kind.PICTURE]
-    truth = asked[entry.id].truth
+    truth = about(loop.store.items.load(entry.key), asked[entry.id].truth)
     other = Verdict(decision=Decision.ACCEPT, realism=5, agreement=5)
     if truth.decision is Decision.ACCEPT:
         other = Verdict(
