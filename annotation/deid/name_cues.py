@@ -50,6 +50,11 @@ CREDENTIAL = re.compile(
 CARET = re.compile(
     r"[A-Za-z][A-Za-z'-]{0,40}(?:[ ][A-Za-z'-]{1,40}){0,2}(?:\^{1,4}[A-Za-z][A-Za-z'.-]{0,40}(?: [A-Z][A-Za-z'-]{1,40}\b(?=\^))?){1,4}"
 )
+HUMAN = re.compile(
+    r"[ \t]+(?:says|said|told|asks|asked|phoned|called|thinks|wants|wanted|lives|works|denies|denied|complains|complained|agreed"
+    r"|consented|dictated|signed|smokes|drinks|weighs|feels)\b"
+)
+"""What people alone do: a disease that is named after somebody does not."""
 VERB = re.compile(
     r"(?:'s)?,?[ \t]+(?:(?:is|was) (?:a|an|the) |(?:is|was) (?:seen|admitted|discharged|referred|born|brought|taken|told|scanned"
     r"|diagnosed|operated|transferred|reviewed|called|accompanied|aged)\b|aged? \d|\(?\d{2,3}[ ,-]?(?:y|year|yr)"

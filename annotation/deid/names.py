@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from annotation.deid.core import Category, Span
-from annotation.deid.name_cues import CARET, CREDENTIAL, LABEL, PERSON, PHRASE, RANK, TITLE, VERB
+from annotation.deid.name_cues import CARET, CREDENTIAL, HUMAN, LABEL, PERSON, PHRASE, RANK, TITLE, VERB
 from annotation.deid.tokens import Words, is_family, is_given, known
 from annotation.deid.words import words
 
@@ -184,7 +184,7 @@ def _runs(every: Words) -> Iterator[tuple[int, int]]:
         initials = word.shape == "initial" and re.fullmatch(r"\.? ?", every.gap(index)) is not None
         if (
             not (word.proper or initials)
-            or (word.proper and every.known(index))
+            or (word.proper and every.known(index) and not _acts(every, index))
             or word.lower in words("months")
         ):
             index += 1
@@ -198,11 +198,20 @@ def _runs(every: Words) -> Iterator[tuple[int, int]]:
         index = last + 1
 
 
+def _acts(every: Words, index: int) -> bool:
+    """Whether a name that diseases bear does what people alone do: "Barrett asked for a copy"."""
+    word = every.all[index]
+    borne = word.lower in words("eponyms") or word.lower in words("surnames_of_medicine")
+    return borne and HUMAN.match(every.text, word.end) is not None
+
+
 def _is_name(every: Words, first: int, last: int) -> bool:
     run = [word for word in every.all[first : last + 1] if word.proper]
     listed = [word for word in run if is_given(word) or is_family(word)]
     if not run or every.eponym(last):
         return False
+    if len(run) == 1 and _acts(every, last):
+        return True
     if len(run) == 1 and run[0].shape == "caps" and len(run[0].text) > 4 and every.lower_case:
         return is_given(run[0])  # a name in capitals among small letters
     if all(word.shape == "caps" for word in run):

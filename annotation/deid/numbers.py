@@ -11,12 +11,13 @@ from annotation.deid.patterns import Pattern, Patterns
 CODE = r"(?P<x>(?:(?-i:[A-Z]{1,4})\s(?=\d{3}))?(?=[A-Z/_.-]{0,12}\d)[A-Z0-9][A-Z0-9]*(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{2,12}(?=\s\d{2})|\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?<=[\w]{2})(?!\w)"
 _LONG_CODE = r"(?P<x>(?=[A-Z/_.-]{0,12}\d)(?=[A-Z0-9/._-]{5})[A-Z0-9]+(?:[-/._][A-Z0-9]+){0,7}(?:\s\d{3,12}(?!\w|\s?(?:mm|cm|mg|ml)\b)){0,6})(?!\w)"
 _IS = r"\s{0,2}(?:numbers?|no|nos|num|nr|nbr|id|identifier|code|ref(?:erence)?)?\.?\s{0,2}(?:is|was|of|ending(?:\sin)?|reads)?\s{0,2}[-:#=]{0,2}\s{0,2}\(?"
+_COMMA = r"(?:,\s(?=(?:id|identifier|no|num|number|code|ref)\b))?"
 MUST = r"\s{0,2}(?:(?:numbers?|no|nos|num|nr|id|identifier|code|ref(?:erence)?)\b\.?\s{0,2}(?:is|was|ending(?:\sin)?)?\s{0,2}[:#=]?|[:#=]|is\s)\s{0,2}[:#]?\s{0,2}"
 
 
 def _known(category: Category, words: str) -> tuple[Pattern, ...]:
     """A word that only stands for such numbers, then one."""
-    return (Pattern.of(category, rf"\b(?:{words})(?![A-Z]){_IS}{CODE}"),)
+    return (Pattern.of(category, rf"\b(?:{words})(?![A-Z]){_COMMA}{_IS}{CODE}"),)
 
 
 def _ambiguous(category: Category, words: str) -> tuple[Pattern, ...]:

@@ -35,6 +35,8 @@ from tests.support.deid_bank import DEVELOPMENT
         ),
         ("https://x.org/p/4 from 10.44.0.7, photo IMG_0412.jpg", "[URL] from [IP], photo [PHOTO]"),
         ("She lives in Springfield.", "She lives in [PLACE]."),
+        ("Insured by Aetna, ID W2398 11204.", "Insured by Aetna, ID [HEALTH_PLAN]."),
+        ("Barrett asked for a copy.", "[NAME] asked for a copy."),
         ("study 550e8400-e29b-41d4-a716-446655440000", "study [OTHER]"),
     ],
 )
