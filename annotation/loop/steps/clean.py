@@ -8,13 +8,22 @@ from typing import ClassVar
 from annotation.agreement.text import normalised
 from annotation.core import Item, Kind
 from annotation.deid import Cleaned
+from annotation.labelstudio.render import check
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
 from annotation.loop.item import item_of
 from annotation.loop.result import Result
 from annotation.loop.steps.pages import each
 from annotation.store import Because, Entry, State
-from services.errors import DeadlineExceeded, MedMaxError, NotFound, Overloaded, Unauthenticated, Unavailable
+from services.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    MedMaxError,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+)
 
 ALTERNATIVES = 4
 """Answers drawn, at most, until one differs."""
@@ -30,7 +39,7 @@ class NoAssistant(MedMaxError):
 
 
 def run(loop: Loop) -> Result:
-    """A batch of routed items. An item whose interaction is gone is withdrawn."""
+    """A batch of routed items. An item is withdrawn where its interaction is gone, or where nothing was answered."""
     if not loop.store.items.page(State.ROUTED, limit=1):
         return Result()
     deidentifier = loop.deidentifier
@@ -41,17 +50,31 @@ def run(loop: Loop) -> Result:
         except NotFound:
             loop.store.items.withdraw(entry.key, Because.EXPIRED)
             return
-        if item is None:  # nothing to choose between
+        if item is None or not _answered(item):  # nothing to choose between, or to judge
             loop.store.items.withdraw(entry.key, Because.REFUSED)
             return
         cleaned = deidentifier.clean(item)
         point("clean.cleaned")
-        if cleaned.held is not None:
-            loop.store.items.hold(entry.key, report_of(cleaned))
+        held = cleaned.held or _unfit(cleaned.item)
+        if held is not None:
+            loop.store.items.hold(entry.key, report_of(cleaned) | {"held": held})
         else:
             loop.store.items.clean(entry.key, cleaned.item, report_of(cleaned))
 
     return each(loop, State.ROUTED, work)
+
+
+def _unfit(item: Item) -> str | None:
+    """Why no task can be made of it; it would be tried again for ever."""
+    try:
+        check(item)
+    except InvalidInput as error:
+        return f"cannot be shown to experts: {error.field} {error.message}"
+    return None
+
+
+def _answered(item: Item) -> bool:
+    return any(not isinstance(part, str) or part.strip() for part in item.answer)
 
 
 def release(loop: Loop, key: str, who: str) -> State:
@@ -60,12 +83,14 @@ def release(loop: Loop, key: str, who: str) -> State:
     Raises:
         NotFound: no such item, or its interaction is gone.
         NotAllowed: it is not held.
+        InvalidInput: Label Studio could not show it.
     """
     entry = loop.store.items.get(key)
     item = _item(loop, entry)
     if item is None:
         raise NotFound("there is no other answer to compare with; refuse it", field="item")
     cleaned = loop.deidentifier.clean(item)
+    check(cleaned.item)
     pictures = {picture.sha256: picture for picture in cleaned.item.pictures}
     if any(not picture.data for picture in pictures.values()):
         raise NotFound("a picture of this item cannot be shown; refuse it", field="item")

@@ -176,6 +176,23 @@ def test_an_item_that_cannot_be_cleaned_now_waits_and_the_others_go_on(tmp_path:
         assert counts == {State.ROUTED: {Kind.PREFERENCE: 1}, State.CLEANED: {Kind.CHAT: 1}}
 
 
+@pytest.mark.parametrize(
+    ("answer", "ends"), [("", State.WITHDRAWN), (" \n", State.WITHDRAWN), ("word " * 25_000, State.HELD)]
+)
+def test_an_answer_that_nobody_can_judge_is_not_tried_again_for_ever(
+    tmp_path: Path, answer: str, ends: State
+) -> None:
+    with loop_in(tmp_path) as loop:
+        (asked,) = ask(loop.base, 1)
+        interaction = loop.interaction(asked.id)
+        del interaction.output[:]
+        interaction.output.add(text=answer)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Loop, "interaction", lambda loop, id: interaction)
+            run(loop, "route", "clean")
+        assert loop.store.figures.counts() == {ends: {Kind.CHAT: 1}}
+
+
 def test_alternatives_are_drawn_from_the_running_assistant(tmp_path: Path) -> None:
     with loop_in(tmp_path, preference_share=1.0, assistant={"url": "local", "temperature": 2.0}) as loop:
         ask(loop.base, 2)
