@@ -121,6 +121,11 @@ class TrainSettings(Part):
     threads: int = Field(1, ge=1, le=256)
     weight: float = Field(1.0, ge=0, le=2, description="share of the adapter that is merged")
     extra: tuple[str, ...] = Field((), description="further arguments of `medmax train lora`")
+    preferences: int = Field(
+        0, ge=0, description="pairs from which DPO on them follows, on what the rows gave; 0 = never"
+    )
+    preference_rate: float = Field(2e-5, ge=1e-8, le=1)
+    preference_epochs: int = Field(1, ge=1, le=1000)
 
 
 class EvaluateSettings(Part):

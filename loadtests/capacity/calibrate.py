@@ -124,7 +124,8 @@ def main() -> int:
         },
     )
     device.write(arguments.out)
-    shown = {name: value for name, value in device.__dict__.items() if name != "works"}
+    shown = {name: value for name, value in device.__dict__.items() if name not in ("works", "overheads")}
+    shown["overhead_s"] = median(map(sum, device.overheads))
     shown["crowds_step_s"] = {
         callers: median(sample.server_ms["generate_ms"] for sample in samples) / 1000 / device.picture_tokens
         for callers, samples in crowds.items()

@@ -76,3 +76,48 @@ def test_a_training_whose_controller_was_killed_is_waited_for_and_not_doubled(tm
         (candidate,) = loop.store.versions.all(What.MODEL)
         assert medmax(loop, tmp_path / "look", "inspect", candidate.path)
         assert sum(loop.store.figures.counts()[State.BUILT].values()) == 3
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pairs_are_learnt_on_what_the_rows_gave_and_a_kill_between_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = {"enabled": True, "min_rows": 1, "epochs": 2, "batch": 1, "preferences": 2}
+    site = Site(
+        tmp_path,
+        {
+            "routing": {"random_share": 1.0, "random_reserve": 0.9},
+            "dataset": {"min_judged": 1, "validation_share": 0},
+            "train": train,
+        },
+    )
+    with gateway(site) as url:
+        answers(url, list(held_out(43, 3)), consent_training=True)
+    with site.opened() as loop:
+        taught(loop, "perhaps")  # which the model never says, so that every answer is corrected
+
+        def die(name: str) -> None:
+            if name == "train.merged":
+                raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr("annotation.loop.steps.train.point", die)
+            with pytest.raises(Killed):
+                STEPS["train"].run(loop)
+        (folder,) = loop.folder.glob("models/*")
+        learnt = (folder / "adapter/adapter_model.safetensors").stat()
+        assert not (folder / "adapter-pairs").exists()
+        assert STEPS["train"].run(loop).done == 1
+        assert (folder / "adapter/adapter_model.safetensors").stat() == learnt
+        assert (folder / "adapter-pairs/adapter_model.safetensors").exists()
+        (candidate,) = loop.store.versions.all(What.MODEL)
+        digests = {
+            medmax(loop, tmp_path / "look", "inspect", str(each))["digest"]
+            for each in (loop.checkpoint, folder / "checkpoint-rows", candidate.path)
+        }
+        assert len(digests) == 3, "both parts changed the weights"
