@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import html
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
@@ -26,7 +28,6 @@ from PIL import Image
 from annotation.core import Decision, Item, Kind, Part, Picture, Turn, Verdict
 from annotation.dataset.versions import load as load_version
 from annotation.deid import Cleaned
-from annotation.deid.deidentifier import LIMITS
 from annotation.labelstudio.http import Connection
 from annotation.labelstudio.server import Server
 from annotation.loop.context import Loop
@@ -34,13 +35,12 @@ from annotation.store import State
 from services.config import Settings
 from services.gateway.local import local_assistant
 from services.pb.medmax.v1 import assistant_pb2, common_pb2
-from services.tokenizer.pictures import read_picture
 from tests.support.deid_cases import Case, cases, phantom
 from tests.support.deid_score import BANKS, covered, remains
 from tests.support.review import CALLER, submitted
 from tests.support.review_loop import Panel, Site, free_port, wait_for
 
-CASES = int(os.environ.get("MEDMAX_TEST_CASES", "100"))
+CASES = int(os.environ.get("MEDMAX_TEST_CASES", "60"))
 TELLING = 6
 """Characters from which an identifier is looked for word by word in whatever was written."""
 
@@ -109,6 +109,11 @@ def everything_of(studio: Connection, loop: Loop) -> dict[str, Any]:
     return found
 
 
+def links(task: dict[str, Any]) -> list[str]:
+    """Addresses of the pictures that the expert sees."""
+    return sorted(set(map(html.unescape, re.findall(r'src=\\"([^"\\]+)', json.dumps(task["data"])))))
+
+
 def entries(loop: Loop) -> list[Any]:
     return [entry for state in State for entry in loop.store.items.page(state, limit=10_000)]
 
@@ -170,10 +175,7 @@ def test_no_planted_identifier_leaves_by_any_way(
             with httpx.Client(base_url=url, trust_env=False) as client:
                 pages = [client.get(path).raise_for_status().text for path in ("/metrics", "/pages/review")]
                 pictures = {
-                    id: [
-                        client.get(link).raise_for_status().content
-                        for link in task["data"].get("pictures", [])
-                    ]
+                    id: [client.get(link).raise_for_status().content for link in links(task)]
                     for id, task in tasks.items()
                 }
             pages.append(json.dumps(here.review("status")))
@@ -187,6 +189,10 @@ def test_no_planted_identifier_leaves_by_any_way(
                 id = record["provenance"]["interaction"]
                 rows[id] = rows.get(id, "") + json.dumps(record, ensure_ascii=False)
 
+    kinds = Counter(one.case.kind for one in told)
+    shown = Counter(one.case.kind for one in told if pictures.get(one.id))
+    assert shown["dicom"] == kinds["dicom"]
+    assert shown["picture"] >= 0.5 * kinds["picture"]
     # Most went all the way: what is held is not counted as a success.
     assert len(tasks) >= 0.8 * len(told), held
     assert len(rows) >= 0.5 * len(told)
@@ -201,8 +207,8 @@ def test_no_planted_identifier_leaves_by_any_way(
                 leaked += [f"row: {each}" for text in (rows.get(one.id, ""),) if remains(each, text)]
         for data in pictures.get(one.id, ()):
             leaked += [f"picture: {each}" for each in one.case.planted if each.text.encode() in data]
-            with Image.open(BytesIO(data)) as shown:
-                assert (shown.format, {*shown.info} - {"transparency"}) == ("PNG", set()), shown.info
+            with Image.open(BytesIO(data)) as file:
+                assert (file.format, {*file.info}) == ("PNG", set()), file.info
             if one.case.kind == "picture":
                 leaked += [f"letters: {line}" for line in uncovered(one.case, data)]
     out, err = capfd.readouterr()
@@ -227,7 +233,5 @@ def test_no_planted_identifier_leaves_by_any_way(
         ]
     assert leaked == []
     assert len(planted) == 20, "of all categories"
-    kinds = Counter(one.case.kind for one in told)
     print(f"{CASES} cases ({dict(kinds)}), {planted.total()} identifiers: {len(tasks)} tasks, {held} held, "
           f"{len(rows)} items in {version.id}")  # fmt: skip
-    assert read_picture(next(iter(filter(None, pictures.values())))[0], LIMITS).pixels.any()
