@@ -35,6 +35,19 @@ def test_browsers_reach_the_review_loop_where_its_address_is_known() -> None:
     assert (CLIENTS, (9191,)) in _arrows(render(on), "review", "ingress")
 
 
+def test_the_review_loop_reaches_a_label_studio_elsewhere_where_its_address_is_given() -> None:
+    off: Object = {
+        "review": {"enabled": True, "config": {"labelstudio": {"url": "https://label.example.org"}}}
+    }
+    on = merge(off, {"review": {"egress": {"cidrs": ["192.0.2.7/32"], "port": 8443}}})
+    added = [
+        arrow
+        for arrow in _arrows(render(on), "review", "egress")
+        if arrow not in _arrows(render(off), "review", "egress")
+    ]
+    assert added == [({"ipBlock": {"cidr": "192.0.2.7/32"}}, (8443,))]
+
+
 TRITON_TOKENIZER: Object = {
     "settings": {"tokenizer_backend": "triton", "tokenizer_triton_address": "triton.triton.svc:8001"},
     "networkPolicy": {"triton": {"namespace": {"kubernetes.io/metadata.name": "triton"}}},

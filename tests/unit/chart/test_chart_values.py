@@ -69,6 +69,7 @@ SCHEMA = [
     ("review.config", {"rooting": {}}),
     ("review.config.labelstudio", "http://label.example.org"),
     ("review.existingSecret", "Not A Name"),
+    ("review.egress.cidrs", ["label.example.org"]),
     ("backup.schedule", "nightly"),
     ("backup.keepDays", 0),
     ("backup.url", "/backups"),
