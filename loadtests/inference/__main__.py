@@ -58,16 +58,13 @@ def _measure(arguments: argparse.Namespace, address: str, program: perf_analyzer
     # It cannot count its requests, so it gets the time that so many take.
     per_s = arguments.rate or ours["answered_per_s"] or 1.0
     seconds = min(seconds, arguments.count / per_s)
-    options.err.print(f"{model}: perf_analyzer {program.version}, {seconds:g} s …")
-    theirs = perf_analyzer.run(
-        program,
-        address,
-        given,
-        batch=batch,
-        seconds=seconds,
-        rate=arguments.rate,
-        callers=arguments.concurrency,
-    )
+    options.err.print(f"{model}: perf_analyzer {program.version}, {seconds:.3g} s …")
+    load = {"rate": arguments.rate, "callers": arguments.concurrency}
+    try:
+        theirs = perf_analyzer.run(program, address, given, batch=batch, seconds=seconds, **load)
+    except RuntimeError as error:
+        options.err.print(str(error), markup=False)
+        theirs = {"error": str(error)}
     return {"tritonclient": ours, "perf_analyzer": {"version": program.version, **theirs}}
 
 
@@ -77,8 +74,8 @@ def _table(report: dict[str, Any]) -> Table:
     table = Table("by", "answered", "failed", "requests/s", "pictures/s", "total p50/p90/p99", title=title)
     for name in ("tritonclient", "perf_analyzer"):
         part = report[name]
-        if "missing" in part:
-            table.add_row(name, "–", "–", "–", "–", "not run")
+        if "total_s" not in part:
+            table.add_row(name, "–", "–", "–", "–", "not run" if "missing" in part else "failed")
             continue
         total = part["total_s"]
         spread = " / ".join(f"{total[each]:.3g}" for each in ("p50", "p90", "p99")) if total else "–"
@@ -124,7 +121,7 @@ def main() -> int:
             options.err.print(str(error), markup=False)
             return 1
     options.publish(arguments, report, _table(report))
-    return 0
+    return int("error" in report["perf_analyzer"])
 
 
 if __name__ == "__main__":

@@ -66,7 +66,6 @@ def run(
     seconds: float,
     rate: float | None = None,
     callers: int = 1,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Its figures over some `seconds`.
 

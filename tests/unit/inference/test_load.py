@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,21 @@ def test_its_absence_is_said(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--perf-analyzer", str(broken)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "libb64.so.0d" in done.stderr
+
+
+async def test_our_figures_stay_where_perf_analyzer_fails(front: Front, tmp_path: Path) -> None:
+    failing = tmp_path / "perf_analyzer"
+    failing.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'Perf Analyzer Version 2.0' && exit\necho 'no such luck' >&2\nexit 1\n"
+    )
+    failing.chmod(0o755)
+    command = [sys.executable, "-m", "loadtests.inference", "--model", "decoder", "--grpc", front.address]
+    command += ["--seconds", "1", "--count", "4", "--json", "--perf-analyzer", str(failing)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["tritonclient"]["answered"] == 4
+    assert "no such luck" in report["perf_analyzer"]["error"]
 
 
 @pytest.mark.parametrize(
