@@ -68,12 +68,12 @@ def _load(stack: Served, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("model", "load"), [("decoder", ("--rate", "5")), ("tokenizer", ("--concurrency", "2", "--batch", "2"))]
+    ("name", "load"), [("decoder", ("--rate", "5")), ("tokenizer", ("--concurrency", "2", "--batch", "2"))]
 )
 def test_the_load_test_counts_what_tritonclient_and_perf_analyzer_get(
-    stack: Served, model: str, load: tuple[str, ...]
+    stack: Served, name: str, load: tuple[str, ...]
 ) -> None:
-    report = _load(stack, "--model", model, *load)
+    report = _load(stack, "--model", name, *load)
     ours, theirs = report["tritonclient"], report["perf_analyzer"]
     assert (ours["answered"], ours["failed"]) == (ours["due"], {})
     assert ours["answered"] > 0
