@@ -17,6 +17,8 @@ from loadtests.engine.figures import percentile
 OK = "ok"
 SHED = "not_sent"
 """The generator had too many requests open and did not send this one."""
+OPEN_LIMIT = 512
+"""Requests that may be open at a time; those beyond are counted as `not_sent`."""
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,8 @@ START_LIMIT_S = 900
 STOP_LIMIT_S = 180
 TRIES = 4
 ROOT = Path(__file__).resolve().parent.parent
-OWN = {"MEDMAX_REQUESTS_PER_MINUTE": "0", "RAY_worker_niceness": "0"}
-"""Environment of a stack of our own: no limit on requests a minute, since the load is what is asked for, and the priority
-of any other process, since Ray's own choice gives way to whatever else the machine does."""
+OWN = {"MEDMAX_REQUESTS_PER_MINUTE": "0"}
+"""Environment of a stack of our own: no limit on requests a minute, since the load is what is asked for."""
 TITLES = {
     "proxy": ("ray::ProxyActor", "ray::SERVE_PROXY_ACTOR"),
     "controller": ("ray::ServeController", "ray::SERVE_CONTROLLER_ACTOR"),

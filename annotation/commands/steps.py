@@ -29,7 +29,7 @@ def setup(config: Config = None, json: Json = False) -> None:
         projects = loop.setup()
         url = loop.settings.labelstudio.url
         experts = [each.id for each in loop.crew.all() if each.active]
-        hook = f"{loop.public_url}/labelstudio/webhook" if loop.public_url else ""
+        hook = f"{loop.hook_url}/labelstudio/webhook" if loop.hook_url else ""
     if json:
         document({"labelstudio": url, "projects": projects, "experts": experts, "webhook": hook})
         return

@@ -47,6 +47,7 @@ class Loop:
     ) -> None:
         self.settings, self.base, self.clock = settings, base, clock
         self.public_url = (settings.labelstudio.public_url or public_url).rstrip("/")
+        self.hook_url = (settings.labelstudio.hook_url or self.public_url).rstrip("/")
         self.store = ReviewStore.open(base, clock)
         self.secrets = Secrets.of(settings, base.data_dir)
         self.crew = Crew(self.store.ledger)
@@ -108,8 +109,8 @@ class Loop:
                 if not own.token.get_secret_value():
                     raise ConfigurationError("is not set", field="review.labelstudio.token")
                 hook = None
-                if self.public_url:
-                    hook = Hook(f"{self.public_url}/labelstudio/webhook", self.secrets.webhook)
+                if self.hook_url:
+                    hook = Hook(f"{self.hook_url}/labelstudio/webhook", self.secrets.webhook)
                 self._studio = LabelStudio(
                     own.url,
                     own.token,

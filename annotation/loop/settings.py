@@ -44,6 +44,9 @@ class LabelStudioSettings(Part):
         "",
         description="where Label Studio and the experts' browsers find `medmax review run`; empty = its own address",
     )
+    hook_url: str = Field(
+        "", description="where Label Studio finds it, for webhooks and drafts; empty = public_url"
+    )
     webhook_secret: SecretStr | None = Field(None, description="16 characters or more; default: of `secret`")
     configs: Path | None = Field(None, description="folder of labelling configurations; default: ours")
     timeout_s: float = Field(30, gt=0, le=600)

@@ -37,13 +37,18 @@ def bounded(low: float, high: float, kind: type[float] | type[int] = float) -> A
     return convert
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """A parser with the options of every load test."""
+def parser(doc: str | None, http: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options of every load test.
+
+    Args:
+        http: does the test go over HTTP, too?
+    """
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if http:
+        made.add_argument("--http", type=http_address, help="HTTP address of a running stack on loopback")
     made.add_argument(
-        "--http", type=http_address, help="of a running stack on loopback; default: one of our own"
+        "--grpc", type=grpc_address, help="its gRPC address, HOST:PORT; default: a stack of our own"
     )
-    made.add_argument("--grpc", type=grpc_address, help="its gRPC address, HOST:PORT")
     made.add_argument("--seed", type=bounded(0, 2**31, int), default=0)
     made.add_argument("--timeout", type=bounded(0.1, 600), default=60.0, help="seconds for one request")
     made.add_argument("--out", type=Path, help="write the report as JSON to this file")

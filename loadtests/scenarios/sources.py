@@ -20,12 +20,9 @@ from gevent.pool import Pool
 from locust import LoadTestShape, User, constant, task
 
 from loadtests.clients import LATE, Client, Watch
-from loadtests.samples import SHED, Sample
+from loadtests.samples import OPEN_LIMIT, SHED, Sample
 from loadtests.scenarios.asks import Ask
 from loadtests.scenarios.plans import Plan
-
-OPEN_LIMIT = 512
-"""Requests that may be open at a time; those beyond are counted as `not_sent`."""
 
 
 @dataclass

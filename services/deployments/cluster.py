@@ -35,6 +35,8 @@ def environment(settings: Settings, metrics_dir: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Replicas and proxies are workers to Ray, which would run them at nice 15, for batch jobs that fill a machine.
+        "RAY_worker_niceness": "0",
         # Ray's own ports want a token, a fresh one for every run.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

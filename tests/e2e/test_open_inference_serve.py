@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,7 +15,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from services.pb.medmax.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from tests.support.stack import Served
+from tests.support.stack import ROOT, Served
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,29 @@ def test_errors_arrive_with_their_status(client: triton.InferenceServerClient) -
     with pytest.raises(InferenceServerException) as caught:
         client.get_model_metadata("llm")
     assert caught.value.status() == "StatusCode.NOT_FOUND"
+
+
+def _load(stack: Served, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "loadtests.inference", "--grpc", stack.grpc, "--seconds", "3", "--json"]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("name", "load"), [("decoder", ("--rate", "5")), ("tokenizer", ("--concurrency", "2", "--batch", "2"))]
+)
+def test_the_load_test_counts_what_tritonclient_and_perf_analyzer_get(
+    stack: Served, name: str, load: tuple[str, ...]
+) -> None:
+    report = _load(stack, "--model", name, *load)
+    ours, theirs = report["tritonclient"], report["perf_analyzer"]
+    assert (ours["answered"], ours["failed"]) == (ours["due"], {})
+    assert ours["answered"] > 0
+    assert 0 < ours["total_s"]["p50"] <= ours["total_s"]["p99"]
+    if "missing" in theirs:
+        pytest.skip(theirs["missing"])
+    assert theirs["answered"] > 0
+    assert theirs["pictures_per_s"] == pytest.approx(report["batch"] * theirs["answered_per_s"], abs=0.002)
+    assert 0 < theirs["server_s"]["compute"] < theirs["total_s"]["p99"]

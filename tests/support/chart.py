@@ -67,6 +67,13 @@ def pod_templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
                 yield f"{title(each)}/{group['groupName']}", group["template"]
 
 
+def pod_spec(objects: list[Object], kind: str, name: str) -> Object:
+    """Specification of the pods of one Deployment or CronJob."""
+    (found,) = [each for each in of_kind(objects, kind) if each["metadata"]["name"] == name]
+    spec = found["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else found["spec"]
+    return spec["template"]["spec"]  # type: ignore[no-any-return]
+
+
 def containers(template: Object) -> list[Object]:
     spec = template["spec"]
     return [*spec.get("initContainers", []), *spec["containers"]]
@@ -86,3 +93,18 @@ def merge(base: Object, over: Object) -> Object:
             merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
         )
     return out
+
+
+def settings_file(objects: list[Object], folder: Path) -> Path:
+    """The settings file that the controller's pod finds under MEDMAX_REVIEW_CONFIG."""
+    pod = pod_spec(objects, "Deployment", "medmax-review")
+    (container,) = pod["containers"]
+    (path,) = [Path(each["value"]) for each in container["env"] if each["name"] == "MEDMAX_REVIEW_CONFIG"]
+    (mount,) = [each for each in container["volumeMounts"] if Path(each["mountPath"]) == path.parent]
+    assert mount["readOnly"] is True
+    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+    name = volume["configMap"]["name"]
+    (config,) = [each for each in of_kind(objects, "ConfigMap") if each["metadata"]["name"] == name]
+    file = folder / path.name
+    file.write_text(config["data"][path.name])
+    return file

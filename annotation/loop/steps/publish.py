@@ -37,7 +37,7 @@ def run(loop: Loop) -> Result:
     result = each(loop, State.CLEANED, work, STUDIO)
     if result.failed or store.progress.cursor(PROJECTS) is None:
         note_projects(loop)
-    if loop.settings.assistant.url and store.progress.cursor(DRAFTS) != loop.public_url:
+    if loop.settings.assistant.url and store.progress.cursor(DRAFTS) != loop.hook_url:
         _offer_drafts(loop, result)
     if gone:
         result.said["tasks_removed"] = gone
@@ -46,14 +46,14 @@ def run(loop: Loop) -> Result:
 
 def _offer_drafts(loop: Loop, result: Result) -> None:
     """Tell Label Studio where experts get drafts; it asks there at once, so the controller must serve."""
-    url = f"{loop.public_url}/labelstudio/drafts"
+    url = f"{loop.hook_url}/labelstudio/drafts"
     try:
         for kind in (Kind.CHAT, Kind.REPORT):
             connect(loop.studio.connection, loop.studio.project(kind).id, url, loop.secrets.drafts)
     except InvalidInput:
         result.failed["drafts_unreachable"] += 1
     else:
-        loop.store.progress.set_cursor(DRAFTS, loop.public_url)
+        loop.store.progress.set_cursor(DRAFTS, loop.hook_url)
 
 
 def note_projects(loop: Loop) -> dict[str, str]:

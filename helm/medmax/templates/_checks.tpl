@@ -8,7 +8,8 @@
   {{- if gt (float64 $service.minReplicas) (float64 $service.maxReplicas) }}
     {{- fail (printf "services.%s.minReplicas: %v is more than maxReplicas, %v" $name $service.minReplicas $service.maxReplicas) }}
   {{- end }}
-  {{- if and $cuda (ne $name "gateway") (eq $gpus 0.0) }}
+  {{- $elsewhere := eq "triton" (get $.Values.settings (printf "%s_backend" $name) | default "torch") }}
+  {{- if and $cuda (ne $name "gateway") (eq $gpus 0.0) (not $elsewhere) }}
     {{- fail (printf "services.%s.gpus: must be more than 0 where settings.device is cuda" $name) }}
   {{- end }}
   {{- if and (gt $gpus 0.0) (not $cuda) }}
@@ -56,4 +57,31 @@
 {{- if lt (float64 .Values.ray.deletionDelaySeconds) (float64 .Values.settings.request_timeout_s) }}
   {{- fail (printf "ray.deletionDelaySeconds: %v cuts requests off, which may take settings.request_timeout_s, %v" .Values.ray.deletionDelaySeconds .Values.settings.request_timeout_s) }}
 {{- end }}
+{{- range $name, $port := include "medmax.triton" . | fromJson }}
+  {{- if not $port }}
+    {{- fail (printf "settings.%s_triton_address: must be host:port where settings.%s_backend is triton" $name $name) }}
+  {{- end }}
+  {{- with $.Values.networkPolicy }}
+    {{- if and .enabled (not (or .triton.namespace .triton.cidrs)) }}
+      {{- fail "networkPolicy.triton: give the namespace or the addresses of the Triton server" }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- include "medmax.reviewChecks" . }}
+{{- end }}
+
+{{- /* Port of the Triton server of each service that has one in place of its own VQ-GAN, as a JSON mapping; 0 = no address */ -}}
+{{- define "medmax.triton" -}}
+{{- $found := dict -}}
+{{- range $name := list "tokenizer" "decoder" -}}
+  {{- if eq "triton" (get $.Values.settings (printf "%s_backend" $name) | default "torch") -}}
+    {{- $address := get $.Values.settings (printf "%s_triton_address" $name) | default "" -}}
+    {{- $port := ternary (regexFind "[0-9]+$" $address) "0" (regexMatch ".:[0-9]{1,5}$" $address) | int -}}
+    {{- if and $port $.Values.networkPolicy.triton.port -}}
+      {{- $port = int $.Values.networkPolicy.triton.port -}}
+    {{- end -}}
+    {{- $found = set $found $name $port -}}
+  {{- end -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end }}

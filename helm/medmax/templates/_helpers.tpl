@@ -118,12 +118,15 @@ env:
   {{- include "medmax.keysEnvironment" . | nindent 2 }}
 {{- end }}
 
-{{- /* The same, and the ways to database and object store */ -}}
+{{- /* The same, and the ways to database and object store; `secret`: a further Secret of environment variables */ -}}
 {{- define "medmax.environment" -}}
 envFrom:
   - configMapRef: {name: {{ include "medmax.fullname" . }}-environment}
   {{- if and (eq .Values.objectStore.kind "s3") .Values.objectStore.existingSecret }}
   - secretRef: {name: {{ .Values.objectStore.existingSecret }}}
+  {{- end }}
+  {{- with .secret }}
+  - secretRef: {name: {{ . }}}
   {{- end }}
 env:
   {{- include "medmax.keysEnvironment" . | nindent 2 }}

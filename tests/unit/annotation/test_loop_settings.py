@@ -9,6 +9,7 @@ import pytest
 from annotation.loop.secret import FILE, Secrets
 from annotation.loop.settings import ReviewSettings, load_review
 from services.errors import ConfigurationError
+from tests.unit.annotation.loop_samples import loop_in
 
 
 def written(folder: Path, text: str) -> Path:
@@ -73,3 +74,14 @@ def test_a_speciality_is_the_first_that_fits() -> None:
     assert settings.speciality("chest_xray", "image_generation") == "chest"
     assert settings.speciality("mri", "image_generation") == "drawing"
     assert settings.speciality("mri", "vqa") == "general"
+
+
+def test_label_studio_and_browsers_may_find_the_controller_under_different_addresses(tmp_path: Path) -> None:
+    given = {"url": "http://studio:8080", "token": "t", "public_url": "https://review.example/"}
+    for hook_url, expected in (("", "https://review.example"), ("http://review:9090/", "http://review:9090")):
+        loop = loop_in(tmp_path / expected[7:].strip("/"), labelstudio={**given, "hook_url": hook_url})
+        try:
+            assert loop.hook_url == expected
+            assert loop.public_url == "https://review.example"
+        finally:
+            loop.close()

@@ -11,24 +11,24 @@ import typer
 from annotation.backup.cli import app as backup
 from annotation.loop.settings import load_review
 from services.config import load
-from tests.support.chart import Object, merge, of_kind, read, render, rendered
+from tests.support.chart import merge, pod_spec, read, render, rendered, settings_file
 
 
-def _pod(objects: list[Object], kind: str, name: str) -> Object:
-    (found,) = [each for each in of_kind(objects, kind) if each["metadata"]["name"] == name]
-    spec = found["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else found["spec"]
-    return spec["template"]["spec"]  # type: ignore[no-any-return]
-
-
-def test_the_review_loop_s_variables_are_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    (container,) = _pod(rendered("multi-gpu-tp4"), "Deployment", "medmax-review")["containers"]
+def test_the_review_loop_s_variables_are_its_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (container,) = pod_spec(rendered("multi-gpu-tp4"), "Deployment", "medmax-review")["containers"]
     for variable in container["env"]:
         if variable["name"].startswith("MEDMAX_"):
             monkeypatch.setenv(variable["name"], str(variable.get("value", "name:from-a-secret-0123")))
-    review = load_review()
+    review = load_review(settings_file(rendered("multi-gpu-tp4"), tmp_path))
     assert review.labelstudio.url == "http://medmax-label-studio:8080"
     assert review.labelstudio.token.get_secret_value() == "name:from-a-secret-0123"
     assert (review.host, review.port) == ("0.0.0.0", 9090)
+    assert review.labelstudio.public_url == "https://label.example.org"
+    assert review.labelstudio.hook_url == "http://medmax-review:9090"
+    assert review.routing.per_day == 200
+    assert [each.id for each in review.experts if each.adjudicator] == ["4"]
     names = {variable["name"] for variable in container["env"]}
     strangers = [name for name in names if "LABEL_STUDIO" in name]
     assert strangers == [], "no setting is called so"
@@ -43,7 +43,7 @@ def test_the_review_loop_s_probes_ask_what_it_answers() -> None:
 
     from annotation.loop import server
 
-    (container,) = _pod(rendered("multi-gpu-tp4"), "Deployment", "medmax-review")["containers"]
+    (container,) = pod_spec(rendered("multi-gpu-tp4"), "Deployment", "medmax-review")["containers"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert f'"{container[probe]["httpGet"]["path"]}"' in inspect.getsource(server)
 
@@ -57,7 +57,7 @@ def _options(arguments: list[str]) -> dict[str, Any]:
 
 
 def test_label_studio_is_dumped_after_the_back_up() -> None:
-    pod = _pod(rendered("multi-gpu-tp4"), "CronJob", "medmax-backup")
+    pod = pod_spec(rendered("multi-gpu-tp4"), "CronJob", "medmax-backup")
     (first,), (second,) = pod["initContainers"], pod["containers"]
     assert _options(first["args"]) == {"archive": "/backups/medmax", "keep_days": 14, "as_json": True}
     assert "pg_dump" in second["command"][-1]
@@ -65,7 +65,7 @@ def test_label_studio_is_dumped_after_the_back_up() -> None:
 
 
 def test_a_back_up_to_a_bucket_needs_no_volume() -> None:
-    pod = _pod(rendered("airgapped"), "CronJob", "medmax-backup")
+    pod = pod_spec(rendered("airgapped"), "CronJob", "medmax-backup")
     (container,) = pod["containers"]
     assert _options(container["args"])["archive"] == "s3://medmax-backups"
     assert "backups" not in {volume["name"] for volume in pod["volumes"]}
@@ -74,7 +74,7 @@ def test_a_back_up_to_a_bucket_needs_no_volume() -> None:
 def test_a_back_up_reads_what_gateways_and_the_review_loop_write() -> None:
     values = merge(read("multi-gpu-tp4"), {"objectStore": {"kind": "volume"}})
     objects = render(values)
-    pod = _pod(objects, "CronJob", "medmax-backup")
+    pod = pod_spec(objects, "CronJob", "medmax-backup")
     claims = {
         each["name"]: each["persistentVolumeClaim"]["claimName"]
         for each in pod["volumes"]

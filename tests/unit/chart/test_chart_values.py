@@ -64,6 +64,12 @@ SCHEMA = [
     ("review.env", {"lower": "x"}),
     ("review.replicas", 2),
     ("review.size", "much"),
+    ("review.publicUrl", "http://review.example.org"),
+    ("review.publicUrl", "https://review.example.org/path"),
+    ("review.config", {"rooting": {}}),
+    ("review.config.labelstudio", "http://label.example.org"),
+    ("review.existingSecret", "Not A Name"),
+    ("review.egress.cidrs", ["label.example.org"]),
     ("backup.schedule", "nightly"),
     ("backup.keepDays", 0),
     ("backup.url", "/backups"),
@@ -72,6 +78,8 @@ SCHEMA = [
     ("networkPolicy.clients", []),
     ("networkPolicy.clients", [{}]),
     ("networkPolicy.apiServer.cidrs", ["everywhere"]),
+    ("networkPolicy.triton.port", 70_000),
+    ("networkPolicy.triton.cidrs", ["everywhere"]),
     ("monitoring.kind", "Datadog"),
     ("monitoring.rules.errorRatio", 2),
     ("priorityClasses.serving.value", 2_000_000_000),
@@ -109,6 +117,34 @@ CONTRADICTIONS: list[tuple[str, Object]] = [
     ("labelStudio.database.password", at("labelStudio.enabled", True)),
     ("gateway.className", at("gateway.enabled", True)),
     ("ingress.grpcHost", {"ingress": {"enabled": True, "grpcHost": "medmax.example.org"}}),
+    ("settings.tokenizer_triton_address", at("settings.tokenizer_backend", "triton")),
+    (
+        "settings.decoder_triton_address",
+        at("settings", {"decoder_backend": "triton", "decoder_triton_address": "http://triton"}),
+    ),
+    (
+        "networkPolicy.triton",
+        at("settings", {"decoder_backend": "triton", "decoder_triton_address": "triton:8001"}),
+    ),
+    ("review.config.host", at("review.config.host", "127.0.0.1")),
+    ("review.config.port", at("review.config.port", 8010)),
+    ("review.publicUrl", at("review.config.labelstudio.public_url", "https://review.example.org")),
+    ("review.publicUrl", at("review.config.labelstudio.hook_url", "https://review.example.org")),
+    ("review.config.evaluation.0.data", at("review.config.evaluation", [{"data": "s3://me:x@bucket"}])),
+    (
+        "review.config.labelstudio.url",
+        {
+            "review": {"config": {"labelstudio": {"url": "http://elsewhere"}}},
+            "labelStudio": {"enabled": True, "database": {"existingSecret": "x"}},
+        },
+    ),
+    (
+        "review.publicUrl",
+        {
+            "review": {"enabled": True, "publicUrl": "https://grpc.medmax.example.org:443"},
+            "ingress": {"enabled": True},
+        },
+    ),
     ("ray.deletionDelaySeconds", at("settings.request_timeout_s", 3000)),
 ]
 
