@@ -40,7 +40,7 @@ from tests.support.deid_score import BANKS, covered, remains
 from tests.support.review import CALLER, submitted
 from tests.support.review_loop import Panel, Site, free_port, wait_for
 
-CASES = int(os.environ.get("MEDMAX_TEST_CASES", "60"))
+CASES = int(os.environ.get("MEDMAX_TEST_CASES", "70"))
 TELLING = 6
 """Characters from which an identifier is looked for word by word in whatever was written."""
 
