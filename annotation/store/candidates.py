@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, case, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    case,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+)
 
 from annotation.core import Kind
 from annotation.store.ledger import Ledger
@@ -25,6 +37,14 @@ KINDS = {
 """What is asked of an expert about an answer of each task."""
 
 _PAGE = 5_000
+_COLUMNS = 10_000
+
+
+def kind_of(task: str, mode: str, output_images: int) -> Kind:
+    """Of an interaction; by its mode and pictures where an older program stored no task."""
+    if task in KINDS:
+        return KINDS[task]
+    return Kind.PICTURE if mode == "image" or output_images else Kind.CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +89,7 @@ class Candidate:
 
     @property
     def kind(self) -> Kind:
-        if self.task in KINDS:
-            return KINDS[self.task]
-        return Kind.PICTURE if self.mode == "image" or self.output_images else Kind.CHAT
+        return kind_of(self.task, self.mode, self.output_images)
 
     @classmethod
     def of(cls, row: Iterable[Any], flagged: bool = False, rating: int | None = None) -> Candidate:
@@ -96,6 +114,33 @@ def wanted(now: datetime) -> Select[Any]:
     of = interactions.c
     routed = exists().where(items.c.interaction_id == of.id)
     return select(*COLUMNS).select_from(SOURCE).where(of.consent_training, of.expires_at > now, ~routed)
+
+
+class Columns(NamedTuple):
+    """Many candidates, each column a list; as in `Candidate`, apart from these:
+
+    created_at: naive, ISO 8601, in UTC.
+    mean_logprob, min_logprob, mean_entropy, picture_logprob, agreement: None, a number, or its name ("-Infinity").
+    repeats: an item has the same digest.
+    """
+
+    interaction_id: Sequence[str]
+    created_at: Sequence[str]
+    caller: Sequence[str]
+    model_id: Sequence[str]
+    mode: Sequence[str]
+    reason: Sequence[str]
+    task: Sequence[str]
+    modality: Sequence[str]
+    digest: Sequence[str]
+    mean_logprob: Sequence[float | str | None]
+    min_logprob: Sequence[float | str | None]
+    mean_entropy: Sequence[float | str | None]
+    picture_logprob: Sequence[float | str | None]
+    output_images: Sequence[int]
+    agreement: Sequence[float | str | None]
+    repeats: Sequence[bool]
+    flagged: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -132,6 +177,45 @@ class Candidates:
                 said = {row.interaction_id: (bool(row.flagged), row.rating) for row in heard}
             after = rows[-1].id
             yield [Candidate.of(row, *said.get(row[0], _SILENCE)) for row in rows]
+
+    def columns(self, *, since: datetime, size: int = _COLUMNS) -> Iterator[Columns]:
+        """What `pages` gives, as far as routing needs it, with no object and hardly any time for each: 100,000 in half a second."""
+        of = interactions.c
+        postgres = self.ledger.engine.dialect.name == "postgresql"
+        # A literal: the driver would send the parameter as text of no known type.
+        utc = func.timezone(literal_column("'UTC'"), of.created_at) if postgres else of.created_at
+        own: dict[str, ColumnElement[Any]] = {
+            "created_at": type_coerce(utc, String),
+            "repeats": exists().where(items.c.digest == of.digest, of.digest != ""),
+        }
+        chosen = [own[name] if name in own else _column(name) for name in Columns._fields[:-1]]
+        statement = (
+            wanted(self.ledger.clock())
+            .with_only_columns(*(each.label(f"c{n}") for n, each in enumerate(chosen)))
+            .where(of.created_at >= since)
+            .order_by(of.id)
+            .limit(size)
+        )
+        after = ""
+        while True:
+            page = statement.where(of.id > after)
+            with self.ledger.read() as connection:
+                read: Sequence[Any]
+                if postgres:
+                    # One row of arrays: the driver, which is written in Python, takes its time for each row.
+                    inner = page.subquery()
+                    read = connection.execute(select(*(func.json_agg(each) for each in inner.c))).one()
+                else:
+                    read = list(zip(*connection.execute(page), strict=True))
+                if not read or not read[0]:
+                    return
+                ids = read[0]
+                said = _FEEDBACK.where(
+                    feedback.c.interaction_id > after, feedback.c.interaction_id <= ids[-1]
+                )
+                flagged = {row.interaction_id for row in connection.execute(said) if row.flagged}
+            after = ids[-1]
+            yield Columns._make([*read, [id in flagged for id in ids]])
 
 
 _WANTS_REVIEW = or_(feedback.c.flag, feedback.c.corrected_text != "")

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from annotation.core import Kind
+from annotation.loop.candidates import features_of
 from annotation.loop.context import Loop
 from annotation.loop.steps import resample
 from annotation.loop.steps.clean import NoAssistant
-from annotation.loop.steps.route import features_of, plan
+from annotation.loop.steps.route import plan
 from annotation.routing.score import score
 from services.errors import InvalidInput
 from services.interactions.database import transaction
