@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
+    Connection,
     Select,
     String,
-    case,
     exists,
     func,
     literal_column,
@@ -36,8 +35,7 @@ KINDS = {
 }
 """What is asked of an expert about an answer of each task."""
 
-_PAGE = 5_000
-_COLUMNS = 10_000
+_PAGE = 10_000
 
 
 def kind_of(task: str, mode: str, output_images: int) -> Kind:
@@ -61,9 +59,7 @@ class Candidate:
         picture_logprob: mean over the least likely generated picture; None without one.
         tokens, characters: of the answer's text.
         prompt_images, output_images: how many.
-        flagged: a user asked for review or wrote a correction.
         agreement: share of answers drawn anew that agree, 0 to 1; None where none were drawn.
-        rating: the lowest that users gave, 1 to 5.
     """
 
     interaction_id: str
@@ -84,18 +80,15 @@ class Candidate:
     prompt_images: int
     output_images: int
     agreement: float | None = None
-    flagged: bool = False
-    rating: int | None = None
 
     @property
     def kind(self) -> Kind:
         return kind_of(self.task, self.mode, self.output_images)
 
     @classmethod
-    def of(cls, row: Iterable[Any], flagged: bool = False, rating: int | None = None) -> Candidate:
+    def of(cls, row: Iterable[Any]) -> Candidate:
         """From a row of COLUMNS."""
-        values: list[Any] = [*row, flagged, rating]
-        return cls(*values)
+        return cls(*row)
 
 
 def _column(name: str) -> ColumnElement[Any]:
@@ -104,7 +97,7 @@ def _column(name: str) -> ColumnElement[Any]:
     return interactions.c["id" if name == "interaction_id" else name]
 
 
-COLUMNS = tuple(_column(name) for name in Candidate.__dataclass_fields__ if name not in {"flagged", "rating"})
+COLUMNS = tuple(_column(name) for name in Candidate.__dataclass_fields__)
 """What a candidate is made of; of SOURCE."""
 SOURCE = interactions.outerjoin(resamples, resamples.c.interaction_id == interactions.c.id)
 
@@ -117,11 +110,12 @@ def wanted(now: datetime) -> Select[Any]:
 
 
 class Columns(NamedTuple):
-    """Many candidates, each column a list; as in `Candidate`, apart from these:
+    """What routing needs of many candidates, without an object for each; as in `Candidate`, apart from these:
 
     created_at: naive, ISO 8601, in UTC.
     mean_logprob, min_logprob, mean_entropy, picture_logprob, agreement: None, a number, or its name ("-Infinity").
     repeats: an item has the same digest.
+    flagged: a user asked for review or wrote a correction.
     """
 
     interaction_id: Sequence[str]
@@ -147,81 +141,53 @@ class Columns(NamedTuple):
 class Candidates:
     ledger: Ledger
 
-    def pages(
-        self, after: str = "", *, since: datetime | None = None, size: int = _PAGE
-    ) -> Iterator[list[Candidate]]:
+    def columns(self, *, since: datetime | None = None, size: int = _PAGE) -> Iterator[Columns]:
         """All candidates in the order of their ids, which is that of time, a page at a time.
 
         Left out are interactions without consent to training, expired ones and those that an item was made of.
         Memory stays flat: a page is read when it is asked for.
 
         Args:
-            after: an interaction's id; only later ones.
             since: only those made then or later.
             size: at most so many a page.
         """
         of = interactions.c
-        statement = wanted(self.ledger.clock()).order_by(of.id).limit(size)
-        if since is not None:
-            statement = statement.where(of.created_at >= since)
-        while True:
-            with self.ledger.read() as connection:
-                rows: Sequence[Row[Any]] = connection.execute(statement.where(of.id > after)).all()
-                if not rows:
-                    return
-                heard = connection.execute(
-                    _FEEDBACK.where(
-                        feedback.c.interaction_id > after, feedback.c.interaction_id <= rows[-1].id
-                    )
-                )
-                said = {row.interaction_id: (bool(row.flagged), row.rating) for row in heard}
-            after = rows[-1].id
-            yield [Candidate.of(row, *said.get(row[0], _SILENCE)) for row in rows]
-
-    def columns(self, *, since: datetime, size: int = _COLUMNS) -> Iterator[Columns]:
-        """What `pages` gives, as far as routing needs it, with no object and hardly any time for each: 100,000 in half a second."""
-        of = interactions.c
         postgres = self.ledger.engine.dialect.name == "postgresql"
-        # A literal: the driver would send the parameter as text of no known type.
+        # A literal: PostgreSQL takes a parameter for text of no known type.
         utc = func.timezone(literal_column("'UTC'"), of.created_at) if postgres else of.created_at
         own: dict[str, ColumnElement[Any]] = {
             "created_at": type_coerce(utc, String),
             "repeats": exists().where(items.c.digest == of.digest, of.digest != ""),
         }
         chosen = [own[name] if name in own else _column(name) for name in Columns._fields[:-1]]
-        statement = (
-            wanted(self.ledger.clock())
-            .with_only_columns(*(each.label(f"c{n}") for n, each in enumerate(chosen)))
-            .where(of.created_at >= since)
-            .order_by(of.id)
-            .limit(size)
-        )
+        # Each by a name of its own: the aggregates below name them.
+        named = [each.label(name) for name, each in zip(Columns._fields, chosen, strict=False)]
+        statement = wanted(self.ledger.clock()).with_only_columns(*named).order_by(of.id).limit(size)
+        if since is not None:
+            statement = statement.where(of.created_at >= since)
         after = ""
         while True:
-            page = statement.where(of.id > after)
             with self.ledger.read() as connection:
-                read: Sequence[Any]
-                if postgres:
-                    # One row of arrays: the driver, which is written in Python, takes its time for each row.
-                    inner = page.subquery()
-                    read = connection.execute(select(*(func.json_agg(each) for each in inner.c))).one()
-                else:
-                    read = list(zip(*connection.execute(page), strict=True))
-                if not read or not read[0]:
+                read = _columns(connection, statement.where(of.id > after))
+                if read is None:
                     return
                 ids = read[0]
-                said = _FEEDBACK.where(
+                said = _WANTS_REVIEW.where(
                     feedback.c.interaction_id > after, feedback.c.interaction_id <= ids[-1]
                 )
-                flagged = {row.interaction_id for row in connection.execute(said) if row.flagged}
+                flagged = set(connection.scalars(said))
             after = ids[-1]
             yield Columns._make([*read, [id in flagged for id in ids]])
 
 
-_WANTS_REVIEW = or_(feedback.c.flag, feedback.c.corrected_text != "")
-_FEEDBACK = select(
-    feedback.c.interaction_id,
-    func.max(case((_WANTS_REVIEW, 1), else_=0)).label("flagged"),
-    func.min(feedback.c.rating).label("rating"),
-).group_by(feedback.c.interaction_id)
-_SILENCE: tuple[bool, int | None] = (False, None)
+def _columns(connection: Connection, statement: Select[Any]) -> Sequence[Sequence[Any]] | None:
+    """None where there are no rows."""
+    if connection.dialect.name != "postgresql":
+        return list(zip(*connection.execute(statement), strict=True)) or None
+    # One row of JSON arrays: the driver, which is written in Python, takes its time for each row.
+    inner = statement.subquery()
+    read = connection.execute(select(*(func.json_agg(each) for each in inner.c))).one()
+    return None if read[0] is None else read
+
+
+_WANTS_REVIEW = select(feedback.c.interaction_id).where(or_(feedback.c.flag, feedback.c.corrected_text != ""))

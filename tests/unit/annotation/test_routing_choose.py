@@ -62,7 +62,8 @@ candidates = st.lists(
         speciality=specialities,
         modality=st.sampled_from(["ct", "mri"]),
         caller=st.sampled_from(["a", "b"]),
-        risk=st.floats(0, 1),
+        risk=st.floats(0, 1) | st.just(0.5),
+        score=st.sampled_from([0.0, 0.25, 0.5]),
         missed=st.floats(0, 1),
         flagged=st.booleans(),
         consent=st.booleans(),
@@ -175,7 +176,9 @@ def test_columns_decide_as_one_candidate_at_a_time_does(candidates, policy, agai
     "policy", [{}, {"risk_rule": "top"}, {"risk_rule": "miss_rate"}, {"per_kind": {"chat": 5}}]
 )
 def test_columns_decide_the_same_of_a_crowd_of_whom_many_ask_the_same(policy):
-    crowd_ = [replace(one, digest=f"d{i % 700}", score=one.risk) for i, one in enumerate(crowd(3000))]
+    crowd_ = [
+        replace(one, digest=f"d{i % 700}", risk=round(one.risk, 1)) for i, one in enumerate(crowd(3000))
+    ]
     policy = RoutingPolicy(**{"per_day": 300, "random_share": 0.1, **policy})
     plan = choose(crowd_, Spent(), policy, KEY, NOW)
     wanted = reference_choose.choose(crowd_, Spent(), policy, KEY, NOW)
