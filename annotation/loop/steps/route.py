@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 from annotation.core import Item, Kind, Reason, Severity
+from annotation.loop.assistant import NoAssistant
 from annotation.loop.candidates import candidates
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
 from annotation.loop.result import Result
 from annotation.loop.steps import resample
-from annotation.loop.steps.clean import NoAssistant
 from annotation.routing.choose import choose
 from annotation.routing.draw import Draws
 from annotation.routing.plan import Key, Placement, Plan, Spent

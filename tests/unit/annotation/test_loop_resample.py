@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from annotation.core import Kind
+from annotation.loop.assistant import NoAssistant
 from annotation.loop.candidates import features_of
 from annotation.loop.context import Loop
 from annotation.loop.steps import resample
-from annotation.loop.steps.clean import NoAssistant
 from annotation.loop.steps.route import plan
 from annotation.routing.score import score
 from services.errors import InvalidInput
