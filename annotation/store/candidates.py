@@ -35,7 +35,7 @@ KINDS = {
 }
 """What is asked of an expert about an answer of each task."""
 
-_PAGE = 10_000
+_PAGE = 5_000
 
 
 def kind_of(task: str, mode: str, output_images: int) -> Kind:

@@ -14,20 +14,19 @@ from scipy.optimize import isotonic_regression
 from sqlalchemy import bindparam
 
 from annotation.core import Kind
-from annotation.loop.candidates import candidates, features_of, risk_model
+from annotation.loop.candidates import candidates
 from annotation.loop.steps.route import plan, run
 from annotation.routing.choose import choose
 from annotation.routing.features import Features
-from annotation.routing.plan import Candidate, Spent
+from annotation.routing.plan import Spent
 from annotation.routing.risk import Outcome, RiskModel, fit, prior
 from annotation.routing.score import SIGNS, score, scores
 from annotation.store.progress import Calibration
 from services.interactions.database import transaction
 from services.interactions.schema import interactions
 from tests.unit.annotation import reference_choose
-from tests.unit.annotation.loop_samples import loop_in
+from tests.unit.annotation.loop_samples import loop_in, rows_as_candidates
 from tests.unit.review.samples import answered, said
-from tests.unit.review.samples import candidates as stored
 
 logprobs = st.none() | st.floats(-1000, 0)
 many_features = st.lists(
@@ -123,27 +122,7 @@ def test_a_plan_over_columns_is_the_plan_over_interactions_one_at_a_time(
         for _ in range(2):  # with nothing spent, then with what was sent and drawn
             now = loop.clock()
             pool = candidates(loop, now - timedelta(days=7)).pool
-            wanted = []
-            for each in stored(loop.store):
-                found = risk_model(loop).assess(features_of(each), each.kind)
-                wanted.append(
-                    Candidate(
-                        each.interaction_id,
-                        each.kind,
-                        each.created_at,
-                        digest=each.digest,
-                        speciality="chest" if each.modality == "chest_xray" else "general",
-                        modality=each.modality,
-                        task=each.task,
-                        caller=each.caller,
-                        model_id=each.model_id,
-                        risk=found.risk,
-                        score=found.score,
-                        missed=found.missed,
-                        flagged=each.interaction_id in set(ids[::9]),
-                        consent=True,
-                    )
-                )
+            wanted = rows_as_candidates(loop)
             assert [pool[place] for place in range(len(pool))] == wanted
             made, spent = plan(loop)
             digests = loop.store.items.sent_digests(each.digest for each in wanted)
