@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,11 @@ _FLOOR = -1e3  # nats: a probability that was zero
 
 
 class _Like(NamedTuple):
-    """What many candidates share."""
+    """What many candidates share; columns of `Columns`."""
 
     task: str
     mode: str
-    pictures: int
+    output_images: int
     modality: str
     caller: str
     model_id: str
@@ -50,26 +50,17 @@ def candidates(loop: Loop, since: datetime) -> Candidates:
     ids: list[str] = []
     digests: list[str] = []
     created, raw, which = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.intp)]
-    known: dict[_Like, int] = {}
+    known: dict[tuple[Any, ...], int] = {}
     repeated: set[str] = set()
     for page in loop.store.candidates.columns(since=since):
         ids += page.interaction_id
         digests += page.digest
         created.append(np.asarray(page.created_at, dtype="M8[us]").astype(np.int64))
         raw.append(_scores(page))
-        shared = map(
-            _Like,
-            page.task,
-            page.mode,
-            page.output_images,
-            page.modality,
-            page.caller,
-            page.model_id,
-            page.flagged,
-        )
+        shared = zip(*(getattr(page, name) for name in _Like._fields), strict=True)
         which.append(np.asarray([known.setdefault(like, len(known)) for like in shared], dtype=np.intp))
         repeated.update(digest for digest, found in zip(page.digest, page.repeats, strict=True) if found)
-    like = [_candidate(loop, one) for one in known]
+    like = [_candidate(loop, _Like(*one)) for one in known]
     score, of = np.concatenate(raw), np.concatenate(which)
     risks, missed = _assessed(risk_model(loop), score, like, of)
     pool = Pool.ordered(ids, digests, np.concatenate(created), risks, score, missed, like, of)
@@ -120,14 +111,14 @@ def _scores(page: Columns) -> Floats:
 def _candidate(loop: Loop, one: _Like) -> Candidate:
     return Candidate(
         "",
-        kind_of(one.task, one.mode, one.pictures),
+        kind_of(one.task, one.mode, one.output_images),
         datetime.fromtimestamp(0, UTC),
         speciality=loop.settings.speciality(one.modality, one.task),
         modality=one.modality,
         task=one.task,
         caller=one.caller,
         model_id=one.model_id,
-        flagged=bool(one.flagged),
+        flagged=one.flagged,
         consent=True,  # the store gives no others
     )
 
