@@ -34,10 +34,9 @@ class Draws:
 
     def all(self, texts: Iterable[str]) -> NDArray[np.float64]:
         """One for each."""
-        digests = b"".join(map(self._digest, texts))
-        return (np.frombuffer(digests, dtype=">u8") >> 11).astype(np.float64) * _SCALE
-
-    def _digest(self, text: str) -> bytes:
-        state = self._state.copy()
-        state.update(text.encode("utf-8", "surrogatepass"))
-        return state.digest()
+        copy, digests = self._state.copy, []
+        for text in texts:
+            state = copy()
+            state.update(text.encode("utf-8", "surrogatepass"))
+            digests.append(state.digest())
+        return (np.frombuffer(b"".join(digests), dtype=">u8") >> 11).astype(np.float64) * _SCALE
