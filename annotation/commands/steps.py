@@ -12,7 +12,7 @@ from services.errors import NotFound
 
 
 def _once(config: Any, json: bool, *names: str) -> None:
-    from annotation.loop.controller import once
+    from annotation.loop.once import once
 
     with stdout_reserved(json), opened(config) as loop:
         found = once(loop, names)
@@ -167,7 +167,7 @@ def collect(
 ) -> None:
     """Take experts' verdicts in: what the webhook told of, and everything where that is due."""
     if everything:
-        from annotation.loop.steps.collect import RECONCILED
+        from annotation.loop.cursors import RECONCILED
 
         with opened(config) as loop:
             loop.store.progress.set_cursor(RECONCILED, None)

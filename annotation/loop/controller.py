@@ -13,7 +13,6 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -58,6 +57,8 @@ class Controller:
         Args:
             listener: a bound socket for the webhook and the pages; None serves nothing.
         """
+        for name in self.names:
+            STEPS[name].load()  # what is not installed must show now, not at the first item
         asyncio.run(self._run(listener))
 
     async def _run(self, listener: socket.socket | None) -> None:
@@ -181,32 +182,6 @@ def one_pass(loop: Loop, step: Step) -> Result:
         # A defect: its message may quote what it worked on, so only its kind and place are told.
         log.error("step %s: %s at %s", step.name, type(error).__name__, _place(error))
         return Result(said={"error": f"unforeseen_{type(error).__name__}"[:64]})
-
-
-def once(loop: Loop, names: Iterable[str]) -> dict[str, Result]:
-    """A pass of each of the steps, in this order, each under its lease; for the command line.
-
-    Raises:
-        MedMaxError: what a step raises.
-    """
-    holder, lease = f"{os.getpid()}-{secrets.token_hex(4)}", timedelta(seconds=loop.settings.steps.lease_s)
-    found: dict[str, Result] = {}
-    for name in names:
-        if not loop.store.progress.begin(name, holder, lease):
-            found[name] = Result(said={"busy": "another controller is at this step"})
-            continue
-        result = Result()
-        error = ""
-        try:
-            result = found[name] = STEPS[name].run(loop)
-        except MedMaxError as failure:
-            error = failure.code
-            raise
-        finally:
-            loop.store.progress.finish(
-                name, holder, result.done, sum(result.failed.values()), error or result.error
-            )
-    return found
 
 
 def _place(error: Exception) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 from annotation.agreement.reliability import Reliability
 from annotation.assign import Crew
 from annotation.core import Decision, Kind
-from annotation.loop.steps.collect import ODDITIES, RECONCILED
+from annotation.loop.cursors import ODDITIES, PROJECTS, RECONCILED
 from annotation.loop.steps.judge import standings_of
-from annotation.loop.steps.publish import PROJECTS
 from annotation.store import ReviewStore, State, Version, What
 from annotation.store.figures import WAITING, Throughput
 from annotation.store.progress import Step

@@ -7,26 +7,33 @@
 3. **Risk**, strata (modality, task) taking turns, the riskiest of each first.
 4. **Gold**, as many as makes its share of what was sent today in each cell.
 
-A pure function: the order of candidates does not matter, and the same call decides the same.
+A pure function: the order of candidates does not matter, and the same call decides the same. It works on columns (`pool`):
+an object is made of a candidate when it is sent or looked at, and what no budget is left for is not looked at one by one.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from math import floor
+
+import numpy as np
 
 from annotation.core import Kind, Reason
 from annotation.routing.budget import Room
 from annotation.routing.draw import Draws
-from annotation.routing.plan import Candidate, Key, Placement, Plan, Spent, Why
+from annotation.routing.plan import Candidate, Placement, Plan, Spent, Why
 from annotation.routing.policy import RiskRule, RoutingPolicy
+from annotation.routing.pool import Mask, Places, Pool, microseconds
+from annotation.routing.withheld import NUMBER, Withheld
 from services.errors import InvalidInput
+
+_OPEN, _SENT = -1, -2  # where a number of WHYS stands for the others
 
 
 def choose(
-    candidates: Iterable[Candidate], spent: Spent, policy: RoutingPolicy, key: bytes, now: datetime
+    candidates: Iterable[Candidate] | Pool, spent: Spent, policy: RoutingPolicy, key: bytes, now: datetime
 ) -> Plan:
     """
     Args:
@@ -37,70 +44,72 @@ def choose(
         InvalidInput: an item comes twice, or a number is out of range; the message names the field.
         ConfigurationError: the key is too short or too long.
     """
-    return _Run(spent, policy, key, now).plan(list(candidates))
+    pool = candidates if isinstance(candidates, Pool) else Pool.of(candidates)
+    return _Run(pool, spent, policy, key, now).plan()
 
 
 class _Run:
-    def __init__(self, spent: Spent, policy: RoutingPolicy, key: bytes, now: datetime) -> None:
+    """Candidates are their places in the pool, whose order is that of id and kind: sorting stably breaks ties by these."""
+
+    def __init__(self, pool: Pool, spent: Spent, policy: RoutingPolicy, key: bytes, now: datetime) -> None:
         if now.tzinfo is None:
             raise InvalidInput("needs a time zone", field="now")
-        self.spent, self.policy, self.now = spent, policy, now
+        self.pool, self.spent, self.policy, self.now = pool, spent, policy, now
         self.day = now.astimezone(UTC).date().isoformat()
         self.draw, self.turn, self.order = (Draws(key, name) for name in ("random share", "turns", "order"))
         self.digests = dict(spent.digests)
-        self.draws: dict[str, float] = {}
-        self.fates: dict[Key, Placement] = {}
-        self.drawn: set[Key] = set()  # members that were not sent
+        self.draws = np.ones(len(pool))
+        self.fates = np.full(len(pool), _OPEN, dtype=np.int8)  # a number of WHYS, or the two above
+        self.reasons: dict[int, Reason] = {}  # of what is sent
+        self.weights: dict[int, float] = {}
+        self.drawn = np.zeros(len(pool), dtype=np.bool_)  # members that were not sent
+        self.flagged = pool.mask(lambda like: like.flagged)
         self.uncovered: dict[tuple[Kind, str], int] = {}
 
-    def plan(self, candidates: Sequence[Candidate]) -> Plan:
-        _check(candidates)
-        open_ = [one for one in candidates if self._eligible(one)]
-        ordinary = [one for one in open_ if not one.gold]
-        self.draws = {one.id: self.draw(one.id) for one in ordinary}
+    def plan(self) -> Plan:
+        pool = self.pool
+        gold = pool.mask(lambda like: like.gold)
+        self._leave_out(gold)
+        ordinary = self._open(~gold)
+        self.draws[ordinary] = self.draw.all(pool.ids[place] for place in ordinary)
         self._random(ordinary)
-        self._flags([one for one in ordinary if one.flagged and (one.id, one.kind) not in self.fates])
-        self._risk([one for one in ordinary if (one.id, one.kind) not in self.fates])
-        self._gold([one for one in open_ if one.gold])
-        placed = self.fates.values()
-        sent = [one for one in placed if one.reason is not None]
-        sent.sort(key=lambda one: (self.order(one.candidate.id), one.candidate.id, one.candidate.kind))
-        withheld = [self.fates[key] for key in sorted(self.fates) if self.fates[key].reason is None]
+        self._flags(self._open(self.flagged & ~gold))
+        self._risk(self._open(~gold))
+        self._gold(self._open(gold))
+        order = sorted(self.reasons, key=lambda place: (self.order(pool.ids[place]), place))
+        withheld = np.flatnonzero(self.fates >= 0)
         return Plan(
-            self.policy, self.now, tuple(sent), tuple(withheld), frozenset(self.drawn), self.uncovered
+            self.policy,
+            self.now,
+            tuple(self._sent(place) for place in order),
+            Withheld(pool, withheld, self.fates, self.digests, self.weights, self.draws),
+            frozenset((pool.ids[place], pool.kind(place)) for place in np.flatnonzero(self.drawn).tolist()),
+            self.uncovered,
         )
 
-    def _eligible(self, one: Candidate) -> bool:
-        why = None
-        if (one.id, one.kind) in self.spent.sent:
-            why = Why.ALREADY_SENT
-        elif one.held:
-            why = Why.HELD
-        elif not one.gold and not one.consent:
-            why = Why.NO_CONSENT
-        elif not one.gold and self.now - one.created_at > timedelta(days=self.policy.max_age_days):
-            why = Why.TOO_OLD
-        if why is not None:
-            self._withhold(one, why)
-        return why is None
+    def _leave_out(self, gold: Mask) -> None:
+        pool, age = self.pool, timedelta(days=self.policy.max_age_days)
+        # The first that applies, so in reverse.
+        self._withhold(~gold & (pool.created < microseconds(self.now - age)), Why.TOO_OLD)
+        self._withhold(~gold & ~pool.mask(lambda like: like.consent), Why.NO_CONSENT)
+        self._withhold(pool.mask(lambda like: like.held), Why.HELD)
+        self._withhold(pool.places(self.spent.sent), Why.ALREADY_SENT)
 
-    def _random(self, candidates: Sequence[Candidate]) -> None:
-        share, draws = self.policy.random_share, self.draws
-        members = [
-            one for one in candidates if draws[one.id] < share and (one.id, one.kind) not in self.spent.drawn
-        ]
-        members.sort(key=self._by_draw)
+    def _random(self, candidates: Places) -> None:
+        members = candidates[self.draws[candidates] < self.policy.random_share]
+        members = members[~np.isin(members, self.pool.places(self.spent.drawn))]
+        members = members[np.argsort(self.draws[members], kind="stable")]
         room = Room(self.policy, "random", self.spent.today, Reason.RANDOM)
         total: Counter[tuple[Kind, str]] = Counter()
-        covered: dict[tuple[Kind, str], list[Candidate]] = {}
+        covered: dict[tuple[Kind, str], list[int]] = {}
         full: set[tuple[Kind, str]] = set()
-        for one in members:
-            cell = one.kind, one.speciality
+        for one in members.tolist():
+            cell = self.pool.cell(one)
             total[cell] += 1
             duplicate = self._duplicate(one)
             fits = not duplicate and room.fits(*cell)
             if not fits:
-                self.drawn.add((one.id, one.kind))
+                self.drawn[one] = True
             if not fits and not duplicate:
                 full.add(cell)
                 continue
@@ -111,87 +120,80 @@ class _Run:
             if fits:
                 room.take(*cell)
                 self._send(one, Reason.RANDOM)
-        sent = {cell for cell, ones in covered.items() if any(self._is_sent(one) for one in ones)}
+        sent = {cell for cell, ones in covered.items() if any(one in self.reasons for one in ones)}
         covered = {cell: ones for cell, ones in covered.items() if cell in sent or cell not in full}
-        for cell, ones in covered.items():
-            for one in ones:
-                fate = self.fates[one.id, one.kind]
-                self.fates[one.id, one.kind] = fate._replace(weight=total[cell] / len(ones))
+        self.weights = {one: total[cell] / len(ones) for cell, ones in covered.items() for one in ones}
         self.uncovered = {cell: count for cell, count in total.items() if cell not in covered}
 
-    def _flags(self, candidates: Sequence[Candidate]) -> None:
+    def _flags(self, candidates: Places) -> None:
         room = Room(self.policy, "flags", self.spent.today, Reason.FLAG)
         both = Room(self.policy, "rest", self.spent.today, Reason.FLAG, Reason.RISK)
 
-        def send(one: Candidate) -> bool:
-            if self._duplicate(one) or not (
-                room.fits(one.kind, one.speciality) and both.fits(one.kind, one.speciality)
-            ):
+        def send(one: int) -> bool:
+            cell = self.pool.cell(one)
+            if self._duplicate(one) or not (room.fits(*cell) and both.fits(*cell)):
                 return False  # not placed yet where the budget is used up: its risk may still send it
-            room.take(one.kind, one.speciality)
-            both.take(one.kind, one.speciality)
+            room.take(*cell)
+            both.take(*cell)
             self._send(one, Reason.FLAG)
             return True
 
-        self._in_turns(candidates, lambda one: (one.caller,), send)
+        self._in_turns(candidates, lambda like: (like.caller,), send, lambda: room.day > 0 and both.day > 0)
 
-    def _risk(self, candidates: Sequence[Candidate]) -> None:
+    def _risk(self, candidates: Places) -> None:
         today = Counter(dict(self.spent.today))
         today.update(
-            (Reason.FLAG, fate.candidate.kind, fate.candidate.speciality)
-            for fate in self.fates.values()
-            if fate.reason is Reason.FLAG
+            (Reason.FLAG, *self.pool.cell(one)) for one, why in self.reasons.items() if why is Reason.FLAG
         )
         room = Room(self.policy, "rest", today, Reason.FLAG, Reason.RISK)
         top = self.policy.risk_rule is RiskRule.TOP
         left = self.policy.risk_top - sum(n for (why, *_), n in today.items() if why is Reason.RISK)
-        risky = []
-        for one in candidates:
-            if self._risky(one):
-                risky.append(one)
-            elif not self._duplicate(one):
-                unsent = one.flagged or (one.id, one.kind) in self.drawn
-                self._withhold(one, Why.BUDGET if unsent else Why.BELOW_THRESHOLD)
+        risky = self._risky(candidates)
+        self._leave(candidates[~risky], Why.BELOW_THRESHOLD)
 
-        def send(one: Candidate) -> bool:
+        def send(one: int) -> bool:
             nonlocal left
+            cell = self.pool.cell(one)
             if self._duplicate(one):
                 return False
-            if (top and left <= 0) or not room.fits(one.kind, one.speciality):
-                unsent = one.flagged or (one.id, one.kind) in self.drawn
-                below = top and left <= 0 and not unsent
-                self._withhold(one, Why.BELOW_THRESHOLD if below else Why.BUDGET)
+            if not room.fits(*cell):
+                self.fates[one] = NUMBER[Why.BUDGET]
                 return False
-            room.take(one.kind, one.speciality)
+            room.take(*cell)
             left -= 1
             self._send(one, Reason.RISK)
             return True
 
-        self._in_turns(risky, lambda one: (one.modality, one.task), send)
+        self._in_turns(
+            candidates[risky],
+            lambda like: (like.modality, like.task),
+            send,
+            lambda: room.day > 0 and not (top and left <= 0),
+        )
+        rest = candidates[self.fates[candidates] == _OPEN]
+        self._leave(rest, Why.BELOW_THRESHOLD if top and left <= 0 else Why.BUDGET)
 
-    def _risky(self, one: Candidate) -> bool:
+    def _risky(self, candidates: Places) -> Mask:
         if self.policy.risk_rule is RiskRule.THRESHOLD:
-            return one.risk >= self.policy.risk_threshold
+            return self.pool.risk[candidates] >= self.policy.risk_threshold
         if self.policy.risk_rule is RiskRule.MISS_RATE:
-            return one.missed > self.policy.miss_rate
-        return True
+            return self.pool.missed[candidates] > self.policy.miss_rate
+        return np.ones(len(candidates), dtype=np.bool_)
 
-    def _gold(self, pool: Sequence[Candidate]) -> None:
+    def _gold(self, candidates: Places) -> None:
         room = Room(self.policy, "gold", self.spent.today, Reason.GOLD)
         others: Counter[tuple[Kind, str]] = Counter()
         given: Counter[tuple[Kind, str]] = Counter()
         for (reason, kind, speciality), count in self.spent.today.items():
             (given if reason is Reason.GOLD else others)[kind, speciality] += count
-        others.update(
-            (fate.candidate.kind, fate.candidate.speciality) for fate in self.fates.values() if fate.reason
-        )
-        share = self.policy.gold_share
-        for one in sorted(pool, key=lambda one: (self.order(self.day + one.id), one.id, one.kind)):
-            cell = one.kind, one.speciality
+        others.update(self.pool.cell(one) for one in self.reasons)
+        share, ids = self.policy.gold_share, self.pool.ids
+        for one in sorted(candidates.tolist(), key=lambda one: (self.order(self.day + ids[one]), one)):
+            cell = self.pool.cell(one)
             # Rounded by a draw a day, so that small cells get gold on some days rather than never.
             want = floor(others[cell] * share / (1 - share) + self.turn("gold/".join((self.day, *cell))))
             if not others[cell] or given[cell] >= want or not room.fits(*cell):
-                self._withhold(one, Why.GOLD_NOT_NEEDED)
+                self.fates[one] = NUMBER[Why.GOLD_NOT_NEEDED]
                 continue
             room.take(*cell)
             given[cell] += 1
@@ -199,53 +201,53 @@ class _Run:
 
     def _in_turns(
         self,
-        candidates: Iterable[Candidate],
+        candidates: Places,
         stratum: Callable[[Candidate], tuple[str, ...]],
-        send: Callable[[Candidate], bool],
+        send: Callable[[int], bool],
+        going: Callable[[], bool],
     ) -> None:
-        """Each stratum in turn sends its riskiest that can be sent; which begins changes from day to day."""
-        strata: dict[tuple[str, ...], list[Candidate]] = {}
-        for one in candidates:
-            strata.setdefault(stratum(one), []).append(one)
-        names = sorted(strata, key=lambda name: (self.turn("\0".join((self.day, *name))), name))
-        queues = deque(deque(sorted(strata[name], key=self._by_risk)) for name in names)
-        while queues:
+        """Each stratum in turn sends its riskiest that can be sent, while it is `going`; which begins changes from day to day."""
+        pool, (names, numbers) = self.pool, self.pool.labels(stratum)
+        columns = (self.draws, -pool.score, -pool.risk, numbers)
+        ordered = candidates[np.lexsort([column[candidates] for column in columns])]
+        ends = np.searchsorted(numbers[ordered], np.arange(len(names) + 1))
+        turns = sorted(
+            range(len(names)), key=lambda n: (self.turn("\0".join((self.day, *names[n]))), names[n])
+        )
+        queues = deque(map(int, ordered[ends[n] : ends[n + 1]]) for n in turns)
+        while queues and going():
             queue = queues.popleft()
-            while queue and not send(queue.popleft()):
-                pass
-            if queue:
+            if any(map(send, queue)):  # stops at the first that is sent
                 queues.append(queue)
 
-    def _duplicate(self, one: Candidate) -> bool:
+    def _duplicate(self, one: int) -> bool:
         """Whether what it asks and answers was sent; it is placed as a duplicate then."""
-        of = self.digests.get((one.kind, one.digest)) if one.digest else None
-        if of is not None:
-            self.fates[one.id, one.kind] = Placement(one, None, Why.DUPLICATE, of=of, draw=self.draws[one.id])
-        return of is not None
+        digest = self.pool.digests[one]
+        found = bool(digest) and (self.pool.kind(one), digest) in self.digests
+        if found:
+            self.fates[one] = NUMBER[Why.DUPLICATE]
+        return found
 
-    def _send(self, one: Candidate, reason: Reason) -> None:
-        self.fates[one.id, one.kind] = Placement(one, reason, None, "", 0.0, self.draws.get(one.id, 1.0))
-        if one.digest and not one.gold:
-            self.digests[one.kind, one.digest] = one.id
+    def _send(self, one: int, reason: Reason) -> None:
+        self.fates[one], self.reasons[one] = _SENT, reason
+        if self.pool.digests[one] and reason is not Reason.GOLD:
+            self.digests[self.pool.kind(one), self.pool.digests[one]] = self.pool.ids[one]
 
-    def _is_sent(self, one: Candidate) -> bool:
-        return self.fates[one.id, one.kind].reason is not None
+    def _sent(self, one: int) -> Placement:
+        weight, draw = self.weights.get(one, 0.0), float(self.draws[one])
+        return Placement(self.pool[one], self.reasons[one], None, "", weight, draw)
 
-    def _withhold(self, one: Candidate, why: Why) -> None:
-        self.fates[one.id, one.kind] = Placement(one, None, why, "", 0.0, self.draws.get(one.id, 1.0))
+    def _open(self, of: Mask) -> Places:
+        return np.flatnonzero((self.fates == _OPEN) & of)
 
-    def _by_draw(self, one: Candidate) -> tuple[float, str, Kind]:
-        return self.draws[one.id], one.id, one.kind
+    def _withhold(self, which: Mask | list[int], why: Why) -> None:
+        self.fates[which] = NUMBER[why]
 
-    def _by_risk(self, one: Candidate) -> tuple[float, float, float, str, Kind]:
-        return -one.risk, -one.score, self.draws[one.id], one.id, one.kind
-
-
-def _check(candidates: Sequence[Candidate]) -> None:
-    if len({(one.id, one.kind) for one in candidates}) < len(candidates):
-        raise InvalidInput("an item comes twice", field="candidates.id")
-    for one in candidates:
-        if not (0 <= one.risk <= 1 and 0 <= one.score <= 1 and 0 <= one.missed <= 1):  # NaN fails too
-            raise InvalidInput("must be 0 to 1", field="candidates.risk, score, missed")
-        if one.created_at.tzinfo is None:
-            raise InvalidInput("needs a time zone", field="candidates.created_at")
+    def _leave(self, which: Places, why: Why) -> None:
+        """Withhold what is no duplicate because of `why`, or for want of budget what has another claim to be sent."""
+        claim = self.flagged[which] | self.drawn[which]
+        self.fates[which] = np.where(claim, NUMBER[Why.BUDGET], NUMBER[why])
+        known, digests = {digest for _, digest in self.digests}, self.pool.digests
+        for one in which.tolist():
+            if digests[one] in known:
+                self._duplicate(one)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from services.errors import ConfigurationError
 
@@ -26,6 +30,13 @@ class Draws:
         self._state = hashlib.blake2b(key=key, digest_size=8, person=purpose.encode())
 
     def __call__(self, text: str) -> float:
-        state = self._state.copy()
-        state.update(text.encode("utf-8", "surrogatepass"))
-        return (int.from_bytes(state.digest(), "big") >> 11) * _SCALE
+        return float(self.all([text])[0])
+
+    def all(self, texts: Iterable[str]) -> NDArray[np.float64]:
+        """One for each."""
+        copy, digests = self._state.copy, []
+        for text in texts:
+            state = copy()
+            state.update(text.encode("utf-8", "surrogatepass"))
+            digests.append(state.digest())
+        return (np.frombuffer(b"".join(digests), dtype=">u8") >> 11).astype(np.float64) * _SCALE

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from annotation.core import Kind, Reason
 from annotation.routing.policy import RiskRule, RoutingPolicy
+
+if TYPE_CHECKING:
+    from annotation.routing.withheld import Withheld
 
 Key = tuple[str, Kind]
 """One item an interaction and kind."""
@@ -25,6 +28,7 @@ class Candidate:
         created_at: of the interaction; aware.
         digest: of prompt and answer (`features.content_digest`); empty = never a duplicate.
         caller: whose request it was; flags take turns between callers.
+        model_id: what answered.
         risk, score, missed: of `risk.Assessment`.
         flagged: a user asked for review.
         consent: use as instruction data is allowed; without it nothing is sent.
@@ -40,6 +44,7 @@ class Candidate:
     modality: str = ""
     task: str = ""
     caller: str = ""
+    model_id: str = ""
     risk: float = 0.0
     score: float = 0.0
     missed: float = 1.0
@@ -104,6 +109,7 @@ class Plan:
 
     Attributes:
         sent: in the order of sending, which tells nothing of the reasons.
+        withheld: a sequence of placements, in the order of id and kind.
         drawn: members of the random share without budget, or duplicates; to be kept for `Spent.drawn`.
         uncovered: by kind and speciality, members of the share of which not one could be sent: raise the budget or
             lower the share, for no weight can stand for them.
@@ -112,31 +118,25 @@ class Plan:
     policy: RoutingPolicy
     now: datetime
     sent: tuple[Placement, ...]
-    withheld: tuple[Placement, ...]
+    withheld: Withheld
     drawn: frozenset[Key] = frozenset()
     uncovered: Mapping[tuple[Kind, str], int] = field(default_factory=dict)
 
     def table(self) -> list[dict[str, Any]]:
         """Counts by outcome (a reason or a why), kind and speciality: sent first, then withheld."""
-        rows = []
-        for placements, sent in ((self.sent, True), (self.withheld, False)):
-            counts = Counter(
-                (str(one.reason or one.why), str(one.candidate.kind), one.candidate.speciality)
-                for one in placements
-            )
-            rows += [
-                {"sent": sent, "outcome": outcome, "kind": kind, "speciality": speciality, "count": count}
-                for (outcome, kind, speciality), count in sorted(counts.items())
-            ]
-        return rows
+        sent = Counter(
+            (str(one.reason), str(one.candidate.kind), one.candidate.speciality) for one in self.sent
+        )
+        return [
+            {"sent": of is sent, "outcome": outcome, "kind": kind, "speciality": speciality, "count": count}
+            for of in (sent, self.withheld.counts())
+            for (outcome, kind, speciality), count in sorted(of.items())
+        ]
 
     def explain(self, id: str) -> list[str]:
         """One sentence for each item of the interaction `id`; none where it was no candidate."""
-        return [
-            f"{one.candidate.kind}: {self._sentence(one)}"
-            for one in (*self.sent, *self.withheld)
-            if one.candidate.id == id
-        ]
+        sent = [one for one in self.sent if one.candidate.id == id]
+        return [f"{one.candidate.kind}: {self._sentence(one)}" for one in (*sent, *self.withheld.of(id))]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -144,10 +144,7 @@ class Plan:
             "policy": self.policy.model_dump(mode="json"),
             "sent": len(self.sent),
             "withheld": len(self.withheld),
-            "thinned": sum(
-                one.why is not Why.DUPLICATE and (one.candidate.id, one.candidate.kind) in self.drawn
-                for one in (*self.sent, *self.withheld)
-            ),
+            "thinned": sum(self.withheld.why(key) is not Why.DUPLICATE for key in self.drawn),
             "uncovered": [
                 {"kind": str(kind), "speciality": speciality, "count": count}
                 for (kind, speciality), count in sorted(self.uncovered.items())

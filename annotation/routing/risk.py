@@ -163,12 +163,15 @@ class RiskModel(BaseModel):
 
     def assess_all(self, scores: Sequence[float], kind: Kind) -> list[Assessment]:
         """Of raw scores, 0 to 1."""
-        values = np.asarray(scores, dtype=np.float64)
-        curve = self.curves.get(kind) or _curve([])
+        curve, values = self.curve(kind), np.asarray(scores, dtype=np.float64)
         return [
             Assessment(float(value), float(risk), float(missed), curve.verdicts)
             for value, risk, missed in zip(values, curve.risks(values), curve.missed(values), strict=True)
         ]
+
+    def curve(self, kind: Kind) -> Curve:
+        """The kind's own, or the prior's."""
+        return self.curves.get(kind) or _curve([])
 
 
 def load(data: str | bytes | Mapping[str, Any]) -> RiskModel:
@@ -204,8 +207,6 @@ def fit(outcomes: Iterable[Outcome], model_digest: str = "") -> RiskModel:
 
 
 def _curve(outcomes: Sequence[Outcome]) -> Curve:
-    from scipy.optimize import isotonic_regression
-
     scores = np.array([one.score for one in outcomes])
     refused = np.array([not one.accepted for one in outcomes], dtype=np.float64)
     weights = np.array([one.weight for one in outcomes])
@@ -213,11 +214,20 @@ def _curve(outcomes: Sequence[Outcome]) -> Curve:
     x, where = np.unique(np.concatenate([_GRID, scores]), return_inverse=True)
     w = np.concatenate([np.full(len(_GRID), PRIOR_WEIGHT / len(_GRID)), weights])
     y = np.concatenate([[prior(float(point)) for point in _GRID], refused])
-    total = np.bincount(where, weights=w)
-    fitted = isotonic_regression(np.bincount(where, weights=w * y) / total, weights=total)
-    knots = _ends(x, np.clip(fitted.x, 0, 1), fitted.blocks)
+    total = np.asarray(np.bincount(where, weights=w), dtype=np.float64)
+    knots = _ends(x, *_rising(np.bincount(where, weights=w * y) / total, total))
     bad = sorted((one.score, one.weight) for one in outcomes if not one.accepted)
     return Curve(verdicts=len(outcomes), stand_for=float(weights.sum()), knots=knots, unacceptable=tuple(bad))
+
+
+def _rising(y: Array, weights: Array) -> tuple[Array, NDArray[np.intp]]:
+    """The nearest curve that never falls, and where its constant pieces begin and the last ends."""
+    if (np.diff(y) > 0).all():  # it is that itself, as the prior is: nothing to import for
+        return np.clip(y, 0, 1), np.arange(len(y) + 1)
+    from scipy.optimize import isotonic_regression
+
+    fitted = isotonic_regression(y, weights=weights)
+    return np.clip(fitted.x, 0, 1), fitted.blocks
 
 
 def _ends(x: Array, y: Array, blocks: NDArray[np.intp]) -> tuple[tuple[float, float], ...]:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, case, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+)
 
 from annotation.core import Kind
 from annotation.store.ledger import Ledger
@@ -27,6 +38,13 @@ KINDS = {
 _PAGE = 5_000
 
 
+def kind_of(task: str, mode: str, output_images: int) -> Kind:
+    """Of an interaction; by its mode and pictures where an older program stored no task."""
+    if task in KINDS:
+        return KINDS[task]
+    return Kind.PICTURE if mode == "image" or output_images else Kind.CHAT
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An interaction with consent that no item was made of.
@@ -41,9 +59,7 @@ class Candidate:
         picture_logprob: mean over the least likely generated picture; None without one.
         tokens, characters: of the answer's text.
         prompt_images, output_images: how many.
-        flagged: a user asked for review or wrote a correction.
         agreement: share of answers drawn anew that agree, 0 to 1; None where none were drawn.
-        rating: the lowest that users gave, 1 to 5.
     """
 
     interaction_id: str
@@ -64,20 +80,15 @@ class Candidate:
     prompt_images: int
     output_images: int
     agreement: float | None = None
-    flagged: bool = False
-    rating: int | None = None
 
     @property
     def kind(self) -> Kind:
-        if self.task in KINDS:
-            return KINDS[self.task]
-        return Kind.PICTURE if self.mode == "image" or self.output_images else Kind.CHAT
+        return kind_of(self.task, self.mode, self.output_images)
 
     @classmethod
-    def of(cls, row: Iterable[Any], flagged: bool = False, rating: int | None = None) -> Candidate:
+    def of(cls, row: Iterable[Any]) -> Candidate:
         """From a row of COLUMNS."""
-        values: list[Any] = [*row, flagged, rating]
-        return cls(*values)
+        return cls(*row)
 
 
 def _column(name: str) -> ColumnElement[Any]:
@@ -86,7 +97,7 @@ def _column(name: str) -> ColumnElement[Any]:
     return interactions.c["id" if name == "interaction_id" else name]
 
 
-COLUMNS = tuple(_column(name) for name in Candidate.__dataclass_fields__ if name not in {"flagged", "rating"})
+COLUMNS = tuple(_column(name) for name in Candidate.__dataclass_fields__)
 """What a candidate is made of; of SOURCE."""
 SOURCE = interactions.outerjoin(resamples, resamples.c.interaction_id == interactions.c.id)
 
@@ -98,46 +109,85 @@ def wanted(now: datetime) -> Select[Any]:
     return select(*COLUMNS).select_from(SOURCE).where(of.consent_training, of.expires_at > now, ~routed)
 
 
+class Columns(NamedTuple):
+    """What routing needs of many candidates, without an object for each; as in `Candidate`, apart from these:
+
+    created_at: naive, ISO 8601, in UTC.
+    mean_logprob, min_logprob, mean_entropy, picture_logprob, agreement: None, a number, or its name ("-Infinity").
+    repeats: an item has the same digest.
+    flagged: a user asked for review or wrote a correction.
+    """
+
+    interaction_id: Sequence[str]
+    created_at: Sequence[str]
+    caller: Sequence[str]
+    model_id: Sequence[str]
+    mode: Sequence[str]
+    reason: Sequence[str]
+    task: Sequence[str]
+    modality: Sequence[str]
+    digest: Sequence[str]
+    mean_logprob: Sequence[float | str | None]
+    min_logprob: Sequence[float | str | None]
+    mean_entropy: Sequence[float | str | None]
+    picture_logprob: Sequence[float | str | None]
+    output_images: Sequence[int]
+    agreement: Sequence[float | str | None]
+    repeats: Sequence[bool]
+    flagged: Sequence[bool]
+
+
 @dataclass(frozen=True)
 class Candidates:
     ledger: Ledger
 
-    def pages(
-        self, after: str = "", *, since: datetime | None = None, size: int = _PAGE
-    ) -> Iterator[list[Candidate]]:
+    def columns(self, *, since: datetime | None = None, size: int = _PAGE) -> Iterator[Columns]:
         """All candidates in the order of their ids, which is that of time, a page at a time.
 
         Left out are interactions without consent to training, expired ones and those that an item was made of.
         Memory stays flat: a page is read when it is asked for.
 
         Args:
-            after: an interaction's id; only later ones.
             since: only those made then or later.
             size: at most so many a page.
         """
         of = interactions.c
-        statement = wanted(self.ledger.clock()).order_by(of.id).limit(size)
+        postgres = self.ledger.engine.dialect.name == "postgresql"
+        # A literal: PostgreSQL takes a parameter for text of no known type.
+        utc = func.timezone(literal_column("'UTC'"), of.created_at) if postgres else of.created_at
+        own: dict[str, ColumnElement[Any]] = {
+            "created_at": type_coerce(utc, String),
+            "repeats": exists().where(items.c.digest == of.digest, of.digest != ""),
+        }
+        chosen = [own[name] if name in own else _column(name) for name in Columns._fields[:-1]]
+        # Each by a name of its own: the aggregates below name them.
+        named = [each.label(name) for name, each in zip(Columns._fields, chosen, strict=False)]
+        statement = wanted(self.ledger.clock()).with_only_columns(*named).order_by(of.id).limit(size)
         if since is not None:
             statement = statement.where(of.created_at >= since)
+        after = ""
         while True:
             with self.ledger.read() as connection:
-                rows: Sequence[Row[Any]] = connection.execute(statement.where(of.id > after)).all()
-                if not rows:
+                read = _columns(connection, statement.where(of.id > after))
+                if read is None:
                     return
-                heard = connection.execute(
-                    _FEEDBACK.where(
-                        feedback.c.interaction_id > after, feedback.c.interaction_id <= rows[-1].id
-                    )
+                ids = read[0]
+                said = _WANTS_REVIEW.where(
+                    feedback.c.interaction_id > after, feedback.c.interaction_id <= ids[-1]
                 )
-                said = {row.interaction_id: (bool(row.flagged), row.rating) for row in heard}
-            after = rows[-1].id
-            yield [Candidate.of(row, *said.get(row[0], _SILENCE)) for row in rows]
+                flagged = set(connection.scalars(said))
+            after = ids[-1]
+            yield Columns._make([*read, [id in flagged for id in ids]])
 
 
-_WANTS_REVIEW = or_(feedback.c.flag, feedback.c.corrected_text != "")
-_FEEDBACK = select(
-    feedback.c.interaction_id,
-    func.max(case((_WANTS_REVIEW, 1), else_=0)).label("flagged"),
-    func.min(feedback.c.rating).label("rating"),
-).group_by(feedback.c.interaction_id)
-_SILENCE: tuple[bool, int | None] = (False, None)
+def _columns(connection: Connection, statement: Select[Any]) -> Sequence[Sequence[Any]] | None:
+    """None where there are no rows."""
+    if connection.dialect.name != "postgresql":
+        return list(zip(*connection.execute(statement), strict=True)) or None
+    # One row of JSON arrays: the driver, which is written in Python, takes its time for each row.
+    inner = statement.subquery()
+    read = connection.execute(select(*(func.json_agg(each) for each in inner.c))).one()
+    return None if read[0] is None else read
+
+
+_WANTS_REVIEW = select(feedback.c.interaction_id).where(or_(feedback.c.flag, feedback.c.corrected_text != ""))

@@ -71,10 +71,7 @@ class Items(Lookup):
             return []
         new = list(
             change.connection.scalars(
-                change.upsert(items)
-                .values(list(rows.values()))
-                .on_conflict_do_nothing()
-                .returning(items.c.key)
+                change.upsert(items).on_conflict_do_nothing().returning(items.c.key), list(rows.values())
             )
         )
         for key in sorted(new):

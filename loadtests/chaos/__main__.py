@@ -31,7 +31,7 @@ from loadtests.chaos.account import balance, read_store
 from loadtests.chaos.caller import Caller
 from loadtests.chaos.faults import PROCESSES, Database, Fault, FullDisk, Kill, Pause, strike
 from loadtests.chaos.wire import Wire
-from loadtests.review_store import own_database
+from loadtests.review_database import own_database
 from loadtests.scenarios import options
 from loadtests.scenarios.asks import MIXES
 from loadtests.stack import Served, own_stack

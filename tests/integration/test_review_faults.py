@@ -17,10 +17,10 @@ from annotation.labelstudio.server import Login, Server
 from annotation.labelstudio.tasks import find
 from annotation.loop.context import Loop
 from annotation.loop.controller import one_pass
+from annotation.loop.cursors import RECONCILED
 from annotation.loop.settings import ReviewSettings
 from annotation.loop.status import Status
 from annotation.loop.steps import STEPS
-from annotation.loop.steps.collect import RECONCILED
 from annotation.loop.steps.publish import note_projects
 from annotation.store import Because, State
 from services.config import load

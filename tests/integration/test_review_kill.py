@@ -18,9 +18,9 @@ from annotation.dataset.versions import list_versions
 from annotation.labelstudio.server import Server
 from annotation.loop import pointer
 from annotation.loop.context import Loop
+from annotation.loop.cursors import RECONCILED
 from annotation.loop.steps import STEPS
 from annotation.loop.steps.clean import release
-from annotation.loop.steps.collect import RECONCILED
 from annotation.loop.steps.route import PLAN
 from annotation.store import Entry, State, Status, What
 from services.config import ROOT

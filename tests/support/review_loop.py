@@ -22,6 +22,7 @@ import yaml
 from annotation.core import Kind, Verdict
 from annotation.labelstudio.http import Connection
 from annotation.labelstudio.server import Login, Server
+from annotation.loop import steps
 from annotation.loop.context import Loop
 from annotation.loop.settings import load_review
 from services.config import ROOT, Settings, load
@@ -143,6 +144,7 @@ _PRELOADED = [
     "annotation.loop.controller",
     "annotation.loop.item",
     "rapidocr",
+    *(f"{steps.__name__}.{name}" for name in steps.STEPS),
 ]
 
 

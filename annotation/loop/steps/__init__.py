@@ -4,37 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import cast
 
 from annotation.loop.context import Loop
 from annotation.loop.result import Result
 from annotation.loop.settings import StepSettings
-from annotation.loop.steps import (
-    build,
-    calibrate,
-    clean,
-    collect,
-    evaluate,
-    judge,
-    promote,
-    publish,
-    route,
-    tidy,
-    train,
-)
 
 
 @dataclass(frozen=True)
 class Step:
     """
     Attributes:
-        run: one bounded pass.
+        name: of its module here, too.
         wakes: steps for which it makes work.
     """
 
     name: str
-    run: Callable[[Loop], Result]
     wakes: tuple[str, ...] = ()
     seldom: bool = False
+
+    def run(self, loop: Loop) -> Result:
+        """One bounded pass."""
+        return self.load()(loop)
+
+    def load(self) -> Callable[[Loop], Result]:
+        """Import it, which takes long for some: a command pays for its own step alone."""
+        return cast(Callable[[Loop], Result], import_module(f"{__name__}.{self.name}").run)
 
     def interval_s(self, settings: StepSettings) -> float:
         return settings.route_interval_s if self.seldom else settings.interval_s
@@ -43,16 +39,16 @@ class Step:
 STEPS = {
     step.name: step
     for step in (
-        Step("tidy", tidy.run, ("publish",), seldom=True),
-        Step("route", route.run, ("clean",), seldom=True),
-        Step("clean", clean.run, ("publish",)),
-        Step("publish", publish.run),
-        Step("collect", collect.run, ("judge",)),
-        Step("judge", judge.run, ("calibrate", "build")),
-        Step("calibrate", calibrate.run, seldom=True),
-        Step("build", build.run, ("train",)),
-        Step("train", train.run, ("evaluate",)),
-        Step("evaluate", evaluate.run, ("promote",)),
-        Step("promote", promote.run),
+        Step("tidy", ("publish",), seldom=True),
+        Step("route", ("clean",), seldom=True),
+        Step("clean", ("publish",)),
+        Step("publish"),
+        Step("collect", ("judge",)),
+        Step("judge", ("calibrate", "build")),
+        Step("calibrate", seldom=True),
+        Step("build", ("train",)),
+        Step("train", ("evaluate",)),
+        Step("evaluate", ("promote",)),
+        Step("promote"),
     )
 }

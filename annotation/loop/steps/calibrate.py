@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from sqlalchemy import select
 
 from annotation.core import Decision, Kind
+from annotation.loop.candidates import features_of
 from annotation.loop.context import Loop
 from annotation.loop.result import Result
-from annotation.loop.steps.route import features_of
 from annotation.routing.risk import Outcome, fit
 from annotation.routing.score import score
 from annotation.store.candidates import COLUMNS, SOURCE, Candidate

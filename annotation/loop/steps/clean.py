@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 from annotation.agreement.text import normalised
 from annotation.core import Item, Kind
 from annotation.deid import Cleaned
 from annotation.labelstudio.render import check
+from annotation.loop.assistant import GONE, NoAssistant
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
 from annotation.loop.item import item_of
 from annotation.loop.result import Result
 from annotation.loop.steps.pages import each
 from annotation.store import Because, Entry, State
-from services.errors import (
-    DeadlineExceeded,
-    InvalidInput,
-    MedMaxError,
-    NotFound,
-    Overloaded,
-    Unauthenticated,
-    Unavailable,
-)
+from services.errors import InvalidInput, NotFound
 
 ALTERNATIVES = 4
 """Answers drawn, at most, until one differs."""
-GONE = (Unavailable, Overloaded, DeadlineExceeded, Unauthenticated)
-"""Errors of the assistant that every other question would fail with too."""
-
-
-class NoAssistant(MedMaxError):
-    """The assistant that draws alternatives is out of reach; what needs none goes on."""
-
-    code: ClassVar[str] = "no_assistant"
-    http_status: ClassVar[int] = 503
 
 
 def run(loop: Loop) -> Result:

@@ -12,6 +12,7 @@ from annotation.labelstudio.parse import LOST, Problem
 from annotation.labelstudio.snapshot import Snapshot
 from annotation.labelstudio.webhook import Event as Hooked
 from annotation.loop.context import Loop
+from annotation.loop.cursors import ODDITIES, RECONCILED
 from annotation.loop.faults import point
 from annotation.loop.result import Result
 from annotation.loop.steps.publish import STUDIO, note_projects
@@ -19,8 +20,6 @@ from annotation.store import Entry, Event, NotAllowed, Recorded, State
 from annotation.store.inbox import Waiting
 from annotation.store.schema import expert_annotations, items
 from services.errors import MedMaxError, NotFound
-
-RECONCILED, ODDITIES = "labelstudio.reconciled", "labelstudio.oddities"
 
 
 def events_of(hooked: Hooked) -> list[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from annotation.core import Kind
 from annotation.labelstudio.ml_backend import connect
 from annotation.loop.context import Loop
+from annotation.loop.cursors import PROJECTS
 from annotation.loop.faults import point
 from annotation.loop.result import Result
 from annotation.loop.steps.pages import SHARED, each
@@ -13,7 +14,7 @@ from services.errors import DeadlineExceeded, InvalidInput, PermissionDenied, Un
 
 # All items would fail with these.
 STUDIO = (*SHARED, DeadlineExceeded, PermissionDenied, Unauthenticated)
-PROJECTS, DRAFTS = "labelstudio.projects", "labelstudio.drafts"
+DRAFTS = "labelstudio.drafts"
 
 
 def run(loop: Loop) -> Result:

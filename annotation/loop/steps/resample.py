@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from annotation.loop.assistant import GONE, NoAssistant
 from annotation.loop.context import Loop
 from annotation.loop.faults import point
 from annotation.loop.item import dialogue_of
 from annotation.loop.result import Result
-from annotation.loop.steps.clean import GONE, NoAssistant
 from annotation.routing.features import resampled_agreement
 from annotation.store import Candidate
 from services.errors import MedMaxError

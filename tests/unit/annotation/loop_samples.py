@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from annotation.core import Annotation, Kind, Verdict
+from annotation.loop.candidates import features_of, risk_model
 from annotation.loop.context import Loop
 from annotation.loop.settings import ReviewSettings
 from annotation.loop.steps import STEPS
+from annotation.routing.plan import Candidate
 from annotation.store import State
 from services.config import load
+from services.interactions.schema import feedback
+from tests.unit.review.samples import candidates
 
 EVERYTHING = {"random_share": 1.0, "random_reserve": 0.9}
 
@@ -44,3 +50,32 @@ def say(loop: Loop, key: str, verdicts: Mapping[str, Verdict]) -> None:
 def run(loop: Loop, *names: str) -> Any:
     """A pass of each step; the last one's result."""
     return [STEPS[name].run(loop) for name in names][-1]
+
+
+def rows_as_candidates(loop: Loop) -> list[Candidate]:
+    """What routing should choose from, read and assessed one interaction at a time."""
+    model = risk_model(loop)
+    with loop.store.ledger.read() as connection:
+        flagged = set(connection.scalars(select(feedback.c.interaction_id).where(feedback.c.flag)))
+    found = []
+    for each in candidates(loop.store):
+        assessed = model.assess(features_of(each), each.kind)
+        found.append(
+            Candidate(
+                each.interaction_id,
+                each.kind,
+                each.created_at,
+                digest=each.digest,
+                speciality=loop.settings.speciality(each.modality, each.task),
+                modality=each.modality,
+                task=each.task,
+                caller=each.caller,
+                model_id=each.model_id,
+                risk=assessed.risk,
+                score=assessed.score,
+                missed=assessed.missed,
+                flagged=each.interaction_id in flagged,
+                consent=True,
+            )
+        )
+    return found

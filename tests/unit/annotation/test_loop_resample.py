@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from annotation.core import Kind
+from annotation.loop.assistant import NoAssistant
+from annotation.loop.candidates import features_of
 from annotation.loop.context import Loop
 from annotation.loop.steps import resample
-from annotation.loop.steps.clean import NoAssistant
-from annotation.loop.steps.route import features_of, plan
+from annotation.loop.steps.route import plan
 from annotation.routing.score import score
 from services.errors import InvalidInput
 from services.interactions.database import transaction
 from services.interactions.schema import interactions
 from tests.support.review import Asked, ask
 from tests.unit.annotation.loop_samples import loop_in, run
+from tests.unit.review.samples import candidates
 
 LOCAL = {"url": "local", "temperature": 1.5}
 
@@ -37,7 +39,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, list
 
 
 def agreements(loop: Loop) -> dict[str, float | None]:
-    return {each.interaction_id: each.agreement for page in loop.store.candidates.pages() for each in page}
+    return {each.interaction_id: each.agreement for each in candidates(loop.store)}
 
 
 def test_a_kill_after_the_draws_has_them_drawn_again(
@@ -72,9 +74,7 @@ def test_the_newest_short_answers_are_drawn_again_once_and_a_bounded_number_a_pa
 def test_an_answer_that_is_not_repeated_has_a_higher_risk(story: tuple[Loop, list[Asked]]) -> None:
     loop, asked = story
     chat = next(each.id for each in asked if each.kind is Kind.CHAT)
-    (stored,) = [
-        each for page in loop.store.candidates.pages() for each in page if each.interaction_id == chat
-    ]
+    (stored,) = [each for each in candidates(loop.store) if each.interaction_id == chat]
     scores = []
     for agreement in (1.0, 0.5, 0.0):
         features = features_of(stored)

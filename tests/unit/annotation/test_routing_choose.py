@@ -19,6 +19,7 @@ from annotation.routing.draw import Draws
 from annotation.routing.plan import Spent, Why
 from annotation.routing.policy import RiskRule, RoutingPolicy
 from services.errors import ConfigurationError, InvalidInput
+from tests.unit.annotation import reference_choose
 from tests.unit.annotation.routing_samples import KEY, NOW, candidate, crowd
 
 
@@ -61,7 +62,8 @@ candidates = st.lists(
         speciality=specialities,
         modality=st.sampled_from(["ct", "mri"]),
         caller=st.sampled_from(["a", "b"]),
-        risk=st.floats(0, 1),
+        risk=st.floats(0, 1) | st.just(0.5),
+        score=st.sampled_from([0.0, 0.25, 0.5]),
         missed=st.floats(0, 1),
         flagged=st.booleans(),
         consent=st.booleans(),
@@ -130,6 +132,59 @@ def test_every_candidate_is_placed_once_whatever_their_order_and_no_budget_is_ex
         if one.why is Why.DUPLICATE:
             sent = {key: of.candidate for key, of in zip(keys(first.sent), first.sent, strict=True)}
             assert sent[one.of, one.candidate.kind].digest == one.candidate.digest
+
+
+def without_draws_of_gold(placements):
+    """Gold is not drawn; the reference gives it the draw of another kind of the same id."""
+    return [one._replace(draw=1.0) if one.candidate.gold else one for one in placements]
+
+
+def tabled(placements):
+    return Counter(
+        (str(one.reason or one.why), one.candidate.kind, one.candidate.speciality) for one in placements
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    candidates=candidates,
+    policy=policies,
+    again=st.integers(0, 2),
+    digests=st.dictionaries(st.tuples(kinds, st.sampled_from(["d1", "d2"])), st.just("earlier"), max_size=2),
+)
+def test_columns_decide_as_one_candidate_at_a_time_does(candidates, policy, again, digests):
+    spent = Spent(digests=digests)
+    for run in range(3):
+        plan = choose(candidates, spent, policy, KEY, NOW)
+        wanted = reference_choose.choose(candidates, spent, policy, KEY, NOW)
+        assert list(plan.sent) == without_draws_of_gold(wanted.sent)
+        assert list(plan.withheld) == without_draws_of_gold(wanted.withheld)
+        assert (plan.drawn, plan.uncovered) == (wanted.drawn, wanted.uncovered)
+        counts = {(row["outcome"], row["kind"], row["speciality"]): row["count"] for row in plan.table()}
+        assert counts == tabled((*wanted.sent, *wanted.withheld))
+        assert plan.to_json()["thinned"] == sum(
+            one.why is not Why.DUPLICATE and key in wanted.drawn
+            for placements in (wanted.sent, wanted.withheld)
+            for key, one in zip(keys(placements), placements, strict=True)
+        )
+        spent = after(spent, plan)
+        if run == again:
+            spent = replace(spent, today={})
+
+
+@pytest.mark.parametrize(
+    "policy", [{}, {"risk_rule": "top"}, {"risk_rule": "miss_rate"}, {"per_kind": {"chat": 5}}]
+)
+def test_columns_decide_the_same_of_a_crowd_of_whom_many_ask_the_same(policy):
+    crowd_ = [
+        replace(one, digest=f"d{i % 700}", risk=round(one.risk, 1)) for i, one in enumerate(crowd(3000))
+    ]
+    policy = RoutingPolicy(**{"per_day": 300, "random_share": 0.1, **policy})
+    plan = choose(crowd_, Spent(), policy, KEY, NOW)
+    wanted = reference_choose.choose(crowd_, Spent(), policy, KEY, NOW)
+    assert plan.sent == wanted.sent
+    assert list(plan.withheld) == list(wanted.withheld)
+    assert Why.DUPLICATE in {one.why for one in plan.withheld}
 
 
 def test_the_random_share_is_the_same_after_a_restart_and_another_with_another_key():

@@ -18,8 +18,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import delete, func, inspect, select, update
 
 from annotation.core import Decision, Kind, Reason
+from annotation.routing.score import SIGNS
 from annotation.store import REVIEW, Because, Event, NotAllowed, Recorded, ReviewStore, State, Status, What
 from annotation.store import schema as tables
+from annotation.store.candidates import Columns
 from annotation.store.figures import Throughput
 from annotation.store.progress import Calibration
 from services.config import ROOT, Settings
@@ -35,6 +37,7 @@ from tests.unit.review.samples import (
     Clock,
     annotation,
     answered,
+    candidates,
     item,
     judgement,
     publish,
@@ -91,7 +94,7 @@ class ReviewBehaviour:
         answered(store, age=timedelta(days=31))
         (gone,) = answered(store)
         store.items.route([routed(gone)])
-        found = [each for page in store.candidates.pages(size=2) for each in page]
+        found = candidates(store)
         assert [each.interaction_id for each in found] == sorted(kept)
         first = found[0]
         assert (first.task, first.kind, first.mode, first.reason) == ("vqa", Kind.CHAT, "interleaved", "stop")
@@ -100,9 +103,34 @@ class ReviewBehaviour:
         assert first.min_logprob == float("-inf")
         assert first.mean_entropy == 0.25
         assert len({each.digest for each in found}) == 3
-        assert [each.interaction_id for page in store.candidates.pages(sorted(kept)[0]) for each in page] == (
-            sorted(kept)[1:]
-        )
+        later = store.candidates.columns(since=datetime.now(UTC) + timedelta(minutes=1))
+        assert not list(later)
+
+    def test_columns_say_what_rows_say_whatever_the_pages(self, store: ReviewStore) -> None:
+        answered(store, 5)
+        answered(store, 2, caller='"Ward" \\7,\n{b}')
+        rows = candidates(store)
+        assert store.resamples.put(rows[0].interaction_id, 0.75, 4)
+        store.items.route([replace(routed(rows[1].interaction_id), digest=rows[1].digest)])
+        with transaction(store.engine) as connection:
+            own = interactions.update().where(interactions.c.id == rows[2].interaction_id)
+            connection.execute(own.values(digest=rows[1].digest, mean_logprob=None, min_logprob=None))
+        rows = candidates(store)
+        for size in (1, 4, 100):
+            pages = store.candidates.columns(size=size)
+            columns = [each for page in pages for each in zip(*page, strict=True)]
+            found = [dict(zip(Columns._fields, each, strict=True)) for each in columns]
+            assert [each.pop("repeats") for each in found] == [row.digest == rows[1].digest for row in rows]
+            assert not any(each.pop("flagged") for each in found)
+            assert len(found) == 6
+            for each, row in zip(found, rows, strict=True):
+                made_at = datetime.fromisoformat(each.pop("created_at")).replace(tzinfo=UTC)
+                assert made_at == row.created_at
+                signs = {name: each.pop(name) for name in SIGNS}
+                assert {name: None if value is None else float(value) for name, value in signs.items()} == {
+                    name: getattr(row, name) for name in SIGNS
+                }
+                assert each == {name: getattr(row, name) for name in each}
 
     def test_a_user_who_flags_or_corrects_is_heard(self, store: ReviewStore) -> None:
         flagged, corrected, praised, silent = sorted(answered(store, 4))
@@ -110,14 +138,9 @@ class ReviewBehaviour:
         said(store, flagged, flag=True, rating=2)
         said(store, corrected, corrected_text="right lung")
         said(store, praised, rating=5, comment="good")
-        (page,) = store.candidates.pages()
-        heard = {each.interaction_id: (each.flagged, each.rating) for each in page}
-        assert heard == {
-            flagged: (True, 2),
-            corrected: (True, None),
-            praised: (False, 5),
-            silent: (False, None),
-        }
+        (page,) = store.candidates.columns()
+        heard = dict(zip(page.interaction_id, page.flagged, strict=True))
+        assert heard == {flagged: True, corrected: True, praised: False, silent: False}
 
     def test_routing_twice_or_at_once_takes_an_interaction_once(self, store: ReviewStore) -> None:
         chosen = [routed(each) for each in answered(store, 20)]
@@ -351,7 +374,7 @@ class ReviewBehaviour:
         (entry,) = store.items.gold_page()
         assert (entry.key, entry.gold) == (key, True)
         assert store.items.gold_page(entry) == []
-        assert not list(store.candidates.pages())
+        assert not list(store.candidates.columns())
 
     # Withdrawal and retention
 

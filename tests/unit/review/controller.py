@@ -33,8 +33,8 @@ def step(store: ReviewStore, entry: Entry, tasks: dict[str, int]) -> None:
 
 def main(settings_json: str) -> None:
     store = ReviewStore.open(load(**json.loads(settings_json)))
-    for page in store.candidates.pages():
-        for key in store.items.route([routed(each.interaction_id) for each in page]):
+    for page in store.candidates.columns():
+        for key in store.items.route([routed(id) for id in page.interaction_id]):
             print(key, State.ROUTED, flush=True)
     everything = sorted(entry.key for state in STEPS for entry in store.items.page(state))
     tasks = dict(zip(everything, count(1), strict=False))

@@ -19,7 +19,8 @@ from annotation.core import (
     Turn,
     Verdict,
 )
-from annotation.store import ReviewStore, Routed, State
+from annotation.store import Candidate, ReviewStore, Routed, State
+from annotation.store.candidates import wanted
 from services.config import Settings
 from services.interactions import InteractionStore, new_feedback_id
 from services.interactions.database import transaction
@@ -44,6 +45,13 @@ class Clock:
 
     def forward(self, **by: float) -> None:
         self.now += timedelta(**by)
+
+
+def candidates(store: ReviewStore) -> list[Candidate]:
+    """Row by row, in the order of their ids."""
+    with store.ledger.read() as connection:
+        rows = connection.execute(wanted(store.ledger.clock()).order_by(interactions.c.id))
+        return [Candidate.of(row) for row in rows]
 
 
 def answered(store: ReviewStore, count: int = 1, **fields: object) -> list[str]:
