@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument(
         "--start-seconds", type=options.bounded(0, 7200), default=60.0, help="of a new replica"
     )
-    parser.add_argument("--rounds", type=options.bounded(1, 50, int), default=3, help="of each crowd")
+    parser.add_argument("--rounds", type=options.bounded(1, 50, int), default=8, help="of each crowd")
     parser.add_argument(
         "--singles", type=options.bounded(8, 2000, int), default=60, help="requests one by one"
     )

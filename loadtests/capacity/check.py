@@ -12,6 +12,7 @@ from loadtests.scenarios.drive import run  # first: see there
 
 # isort: split
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,12 @@ def main() -> int:
         device = read(arguments.device)
     except ValueError as error:
         parser.error(str(error))
-    report: dict[str, Any] = {"device": device.device, "conditions": device.conditions, "rates": []}
+    report: dict[str, Any] = {
+        "device": device.device,
+        "conditions": device.conditions,
+        "rates": [],
+        "samples": [],
+    }
     with options.noted(report), options.target(parser, arguments) as target:
         for number, rate in enumerate(arguments.rates):
             plan = constant_rate(rate, arguments.seconds)
@@ -57,6 +63,7 @@ def main() -> int:
             if answered:
                 row = compare(rate, answered, predict(device, answered))
                 report["rates"].append({**row, "failed": len(samples) - len(answered)})
+                report["samples"].append([asdict(sample) for sample in answered])
             options.err.print(f"{rate:g}/s measured")
     table = Table(
         "per s", "answers", "figure", "measured s", "predicted s", "predicted / measured", title=device.device

@@ -10,10 +10,8 @@ from typing import Any
 
 import simpy
 
+from loadtests.capacity.cores import Cores
 from loadtests.capacity.device import Device, Work
-
-BURST = 16
-"""Steps at a time on a machine whose cores are shared, between which others get a turn."""
 
 
 @dataclass
@@ -65,13 +63,13 @@ class Engine:
     """Runs steps while there is a sequence; those that come meanwhile are admitted before the next step.
 
     Attributes:
-        cores: shared with the other services; None = its own.
+        cores: shared with the other services, all of which a step uses; None = its own.
         leaving: takes no more and ends when it is empty.
     """
 
     env: simpy.Environment
     device: Device
-    cores: simpy.Resource | None = None
+    cores: Cores | None = None
     leaving: bool = False
     busy_s: float = 0.0
     _waiting: deque[Sequence] = field(default_factory=deque)
@@ -109,23 +107,26 @@ class Engine:
                 yield self._called
                 continue
             step = self.device.step_s(sum(sequence.rows for sequence in self._running))
-            if self.cores is None:
-                yield from self._steps(step, new)
-            else:
-                with self.cores.request() as core:
-                    yield core
-                    yield from self._steps(step, new)
+            yield from self._steps(step, new)
+
+    def _compute(self, seconds: float) -> Iterator[Any]:
+        if self.cores is None:
+            yield self.env.timeout(seconds)
+        else:
+            yield from self.cores.together(seconds)
 
     def _steps(self, step: float, new: list[Sequence]) -> Iterator[Any]:
         """As many steps as nothing changes in: to the end of a stretch, or to the next that comes."""
         begun = self.env.now
         if new:
             read = sum(sequence.prompt_tokens for sequence in new)
-            yield self.env.timeout(step + read * self.device.prefill_token_s)
+            yield from self._compute(step + read * self.device.prefill_token_s)
+            done = 1
+        elif self.cores is not None:
+            yield from self._compute(step)
             done = 1
         else:
             most = min(sequence.stretches[0][0] for sequence in self._running)
-            most = most if self.cores is None else min(most, BURST)
             yield self.env.timeout(most * step) | self._called
             # A step that has begun is ended; without steps that take time, all are done.
             done = min(most, max(1, math.ceil((self.env.now - begun) / step - 1e-9))) if step else most

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import simpy
 
+from loadtests.capacity.cores import Cores
 from loadtests.capacity.device import Device, Work
 from loadtests.capacity.engine import Engine, Sequence
 from loadtests.samples import Sample
@@ -57,7 +58,7 @@ class Simulation:
     def __post_init__(self) -> None:
         device, env = self.device, self.env
         self._rng = np.random.default_rng([self.seed, 13])
-        self._cores = simpy.Resource(env, device.cores) if device.cores else None
+        self._cores = Cores(env, device.cores) if device.cores else None
         self._engines = [Engine(env, device, self._cores) for _ in range(self.replicas.llm)]
         self._starting = 0
         self._tokenizer = simpy.Resource(env, self.replicas.tokenizer)
@@ -126,9 +127,7 @@ class Simulation:
                 yield turn
                 yield from self._take(None, seconds)
         elif self._cores is not None:
-            with self._cores.request() as core:
-                yield core
-                yield self.env.timeout(seconds)
+            yield from self._cores.work(seconds)
         else:
             yield self.env.timeout(seconds)
 
