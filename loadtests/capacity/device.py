@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from loadtests.samples import Sample
+
 DEVICES = Path(__file__).parent / "devices"
 
 
@@ -27,6 +29,12 @@ class Work:
     prompt_tokens: int
     text_tokens: int
     pictures: int
+
+    @classmethod
+    def of(cls, sample: Sample) -> Work:
+        """What an answer needed. A drawing's tokens are its ends alone, of which nobody sees any."""
+        tokens = 0 if sample.kind == "drawing" else sample.tokens
+        return cls(sample.kind, sample.new_films, sample.prompt_tokens, tokens, sample.pictures)
 
 
 @dataclass(frozen=True)

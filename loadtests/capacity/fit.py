@@ -74,9 +74,6 @@ def fit(
             median(sample.image_tokens / sample.pictures for samples in crowds.values() for sample in samples)
         ),
         picture_rows=picture_rows,
-        works=tuple(
-            Work(sample.kind, sample.new_films, sample.prompt_tokens, sample.tokens, sample.pictures)
-            for sample in singles
-        ),
+        works=tuple(map(Work.of, singles)),
         **known,
     )
