@@ -177,9 +177,10 @@ KILLS = (
     Kill("evaluate.begun"),
     Kill("evaluate.run"),
     Kill("evaluate.compared"),
+    # Here: the decision follows at once, so a controller that is to die later would have made it.
+    Kill("promote.decided"),
     Kill("evaluate.ended"),
     Kill("promote.begun"),
-    Kill("promote.decided"),
     Kill("promote.pointed"),
     Kill("promote.ended"),
 )

@@ -73,7 +73,7 @@ def site(folder: Path, server: Server, assistant: Served, reviewers: list[str], 
         {
             "port": free_port(),
             "labelstudio": {"url": server.url, "token": token.get_secret_value(), "reconcile_minutes": 1},
-            "dataset": {"min_judged": 10_000},  # built by hand
+            "dataset": {"min_judged": 10_000, "validation_share": 0},  # built by hand
             "routing": {"random_share": 1.0, "random_reserve": 0.9, "per_day": 1000},
             "assign": {"gold_share": 0},
             "steps": {"lease_s": 3, "interval_s": 1, "route_interval_s": 3, "backoff_s": 2},
@@ -190,7 +190,7 @@ def assert_learnt_served_and_taken_back(here: Site, script: Script, assistant: S
     assert any(one.truth.decision is Decision.EDIT for one in corrected)
     rows = len(expected(script.asked.values())["rows"])
     here.values |= {
-        "train": {"enabled": True, "min_rows": 1, "epochs": max(4, 480 // rows), "rate": 0.002, "batch": 1},
+        "train": {"enabled": True, "min_rows": 1, "epochs": max(6, 800 // rows), "rate": 0.002, "batch": 1},
         "promote": {
             "target": ["vqa_rad*"],
             "rule": "plausible",
