@@ -29,7 +29,8 @@ class Candidate:
         digest: of prompt and answer (`features.content_digest`); empty = never a duplicate.
         caller: whose request it was; flags take turns between callers.
         model_id: what answered.
-        risk, score, missed: of `risk.Assessment`.
+        score: raw, 0 to 1 (`score.score`).
+        risk, missed: of `risk.Curve`, at that score.
         flagged: a user asked for review.
         consent: use as instruction data is allowed; without it nothing is sent.
         held: de-identification was in doubt.

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from annotation.core import Decision, Judgement, Kind, Reason
-from annotation.routing.features import Features
-from annotation.routing.score import SCORE_VERSION, score
+from annotation.routing.score import SCORE_VERSION
 from evaluation.report.calibration import calibration
 from services.errors import InvalidInput
 
@@ -69,22 +68,6 @@ class Outcome:
         if judgement.verdict.decision is None or item.reason is Reason.GOLD:
             return None
         return cls(item.id, item.kind, score, judgement.verdict.decision is Decision.ACCEPT, weight)
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """
-    Attributes:
-        score: raw, 0 to 1.
-        risk: probability that an expert would not accept the answer.
-        missed: see the module; 1 where too little is known, so that the answer is sent.
-        verdicts: that the risk rests on; with 0 it is the prior.
-    """
-
-    score: float
-    risk: float
-    missed: float
-    verdicts: int
 
 
 class Row(BaseModel):
@@ -129,10 +112,12 @@ class Curve(BaseModel):
         return self
 
     def risks(self, scores: Array) -> Array:
+        """Probabilities that an expert would not accept answers of these raw scores, 0 to 1."""
         x, y = np.asarray(self.knots).T
         return np.asarray(np.interp(scores, x, y))
 
     def missed(self, scores: Array) -> Array:
+        """See the module; 1 where too little is known, so that the answer is sent."""
         if not self.unacceptable:
             return np.ones(len(scores))
         known, weights = np.asarray(self.unacceptable).T
@@ -157,17 +142,6 @@ class RiskModel(BaseModel):
     @property
     def verdicts(self) -> int:
         return sum(curve.verdicts for curve in self.curves.values())
-
-    def assess(self, features: Features, kind: Kind) -> Assessment:
-        return self.assess_all([score(features)], kind)[0]
-
-    def assess_all(self, scores: Sequence[float], kind: Kind) -> list[Assessment]:
-        """Of raw scores, 0 to 1."""
-        curve, values = self.curve(kind), np.asarray(scores, dtype=np.float64)
-        return [
-            Assessment(float(value), float(risk), float(missed), curve.verdicts)
-            for value, risk, missed in zip(values, curve.risks(values), curve.missed(values), strict=True)
-        ]
 
     def curve(self, kind: Kind) -> Curve:
         """The kind's own, or the prior's."""

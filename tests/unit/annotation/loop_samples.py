@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import select
 
 from annotation.core import Annotation, Kind, Verdict
@@ -14,6 +15,7 @@ from annotation.loop.context import Loop
 from annotation.loop.settings import ReviewSettings
 from annotation.loop.steps import STEPS
 from annotation.routing.plan import Candidate
+from annotation.routing.score import score
 from annotation.store import State
 from services.config import load
 from services.interactions.schema import feedback
@@ -59,7 +61,7 @@ def rows_as_candidates(loop: Loop) -> list[Candidate]:
         flagged = set(connection.scalars(select(feedback.c.interaction_id).where(feedback.c.flag)))
     found = []
     for each in candidates(loop.store):
-        assessed = model.assess(features_of(each), each.kind)
+        curve, raw = model.curve(each.kind), np.array([score(features_of(each))])
         found.append(
             Candidate(
                 each.interaction_id,
@@ -71,9 +73,9 @@ def rows_as_candidates(loop: Loop) -> list[Candidate]:
                 task=each.task,
                 caller=each.caller,
                 model_id=each.model_id,
-                risk=assessed.risk,
-                score=assessed.score,
-                missed=assessed.missed,
+                risk=float(curve.risks(raw)[0]),
+                score=float(raw[0]),
+                missed=float(curve.missed(raw)[0]),
                 flagged=each.interaction_id in flagged,
                 consent=True,
             )

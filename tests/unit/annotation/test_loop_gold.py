@@ -14,7 +14,7 @@ from annotation.loop.gold import MAX_LINE_BYTES, read
 from evaluation.phantoms import draw
 from services.config import load
 from services.errors import InvalidInput
-from tests.support.review import png
+from tests.support.review_films import png
 from tests.unit.annotation.loop_samples import loop_in
 
 CHAT: dict[str, Any] = {

@@ -17,7 +17,8 @@ from annotation.loop.steps.route import run as route
 from annotation.store import State, What, item_key
 from services.interactions.database import transaction
 from services.interactions.schema import interactions
-from tests.support.review import Asked, about, ask, expected, recorded
+from tests.support.review import Asked, ask, expected, recorded
+from tests.support.review_films import about
 from tests.unit.annotation.loop_samples import loop_in, publish_all, run, say
 from tests.unit.review.samples import answered, item
 

@@ -19,6 +19,8 @@ from annotation.routing.score import score
 from services.errors import InvalidInput
 from services.pb.medmax.v1 import assistant_pb2, common_pb2
 
+HALF = np.array([0.5])
+
 
 def interaction(**fields):
     made = assistant_pb2.Interaction(
@@ -227,10 +229,7 @@ def test_risks_fitted_on_the_random_share_are_calibrated_and_on_everything_sent_
         grid = np.linspace(0.1, 0.9, 50)
         expected = np.interp(grid, np.sort(scores), truth[np.argsort(scores)])
         errors.append(
-            [
-                np.mean([one.risk for one in model.assess_all(grid, Kind.CHAT)] - expected)
-                for model in (ours, everything)
-            ]
+            [np.mean(model.curve(Kind.CHAT).risks(grid) - expected) for model in (ours, everything)]
         )
     random_only, all_sent = np.mean(errors, axis=0)
     assert abs(random_only) < 0.03
@@ -262,10 +261,7 @@ def test_weights_stand_for_interactions_that_were_thinned():
     plain = fit(outcomes(scores[kept], bad[kept], np.ones(kept.sum())))
     whole = fit(outcomes(scores, bad, np.ones(4000)))
     grid = np.linspace(0.1, 0.8, 30)
-    risks = [
-        np.array([one.risk for one in model.assess_all(grid, Kind.CHAT)])
-        for model in (weighted, plain, whole)
-    ]
+    risks = [model.curve(Kind.CHAT).risks(grid) for model in (weighted, plain, whole)]
     assert np.abs(risks[0] - risks[2]).mean() < 0.08
     assert np.abs(risks[1] - risks[2]).mean() > 0.2
 
@@ -275,9 +271,9 @@ def test_conformal_misses_no_more_unacceptable_answers_than_promised():
     for seed in range(60):
         scores, _, bad, _ = world(600, [9, seed])
         model = fit(outcomes(scores[:300], bad[:300], np.ones(300)))
-        later = model.assess_all(scores[300:][bad[300:]], Kind.CHAT)
+        later = model.curve(Kind.CHAT).missed(scores[300:][bad[300:]])
         for rate, shares in missed.items():
-            shares.append(np.mean([one.missed <= rate for one in later]))
+            shares.append(np.mean(later <= rate))
     for rate, shares in missed.items():
         error = np.std(shares) / np.sqrt(len(shares))
         assert np.mean(shares) <= rate + 3 * error
@@ -286,22 +282,22 @@ def test_conformal_misses_no_more_unacceptable_answers_than_promised():
 
 def test_without_unacceptable_answers_conformal_sends_everything():
     model = fit(outcomes(np.full(50, 0.1), np.zeros(50), np.ones(50)))
-    assert all(one.missed == 1 for one in model.assess_all([0.0, 0.5, 1.0], Kind.CHAT))
+    assert (model.curve(Kind.CHAT).missed(np.array([0.0, 0.5, 1.0])) == 1).all()
 
 
 def test_before_any_verdict_the_risk_is_the_prior_and_says_so():
     for model in (RiskModel(), fit([])):
-        low, high = model.assess_all([0.0, 1.0], Kind.REPORT)
-        assert (low.risk, high.risk) == (pytest.approx(prior(0)), pytest.approx(prior(1)))
-        assert low.verdicts == 0
-        assert low.missed == 1
+        curve, ends = model.curve(Kind.REPORT), np.array([0.0, 1.0])
+        assert curve.risks(ends) == pytest.approx([prior(0), prior(1)])
+        assert curve.verdicts == 0
+        assert (curve.missed(ends) == 1).all()
 
 
 def test_the_prior_fades_and_one_verdict_claims_nothing():
-    one = fit(outcomes([0.5], [True], [1])).assess_all([0.5], Kind.CHAT)[0]
-    assert prior(0.5) <= one.risk < 0.8
+    one = fit(outcomes([0.5], [True], [1])).curve(Kind.CHAT)
+    assert prior(0.5) <= one.risks(HALF)[0] < 0.8
     many = fit(outcomes(np.full(1000, 0.5), np.ones(1000), np.ones(1000)))
-    assert many.assess_all([0.5], Kind.CHAT)[0].risk > 0.99
+    assert many.curve(Kind.CHAT).risks(HALF)[0] > 0.99
 
 
 def test_kinds_are_calibrated_apart():
@@ -311,7 +307,7 @@ def test_kinds_are_calibrated_apart():
             *outcomes(np.full(200, 0.5), np.zeros(200), np.ones(200), Kind.CHAT),
         ]
     )
-    risks = {kind: model.assess_all([0.5], kind)[0].risk for kind in Kind}
+    risks = {kind: model.curve(kind).risks(HALF)[0] for kind in Kind}
     assert risks[Kind.REPORT] > 0.9
     assert risks[Kind.CHAT] < 0.1
     assert risks[Kind.PICTURE] == pytest.approx(prior(0.5))
@@ -327,12 +323,15 @@ def test_a_risk_never_falls_as_the_score_rises_and_survives_json(rows, shuffle):
     model = fit(made, model_digest="ab")
     shuffle.shuffle(made)
     assert fit(made, model_digest="ab") == model
-    grid = np.linspace(0, 1, 30).tolist()
-    found = model.assess_all(grid, Kind.CHAT)
-    assert [one.risk for one in found] == sorted(one.risk for one in found)
-    assert [one.missed for one in found] == sorted(one.missed for one in found)
-    assert all(0 <= one.risk <= 1 and 0 <= one.missed <= 1 for one in found)
-    assert load(model.model_dump_json()).assess_all(grid, Kind.CHAT) == found
+    curve, grid = model.curve(Kind.CHAT), np.linspace(0, 1, 30)
+    again = load(model.model_dump_json()).curve(Kind.CHAT)
+    for found, reloaded in (
+        (curve.risks(grid), again.risks(grid)),
+        (curve.missed(grid), again.missed(grid)),
+    ):
+        assert (np.diff(found) >= 0).all()
+        assert ((found >= 0) & (found <= 1)).all()
+        assert (found == reloaded).all()
 
 
 @pytest.mark.parametrize(
