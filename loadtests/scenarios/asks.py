@@ -21,7 +21,7 @@ MIXES: Mapping[str, Mapping[str, float]] = {
 }
 DAY = "day"
 ASKED_TWICE = 0.5
-"""Share of the questions on a film that somebody has asked about before: colleagues share films."""
+"""Share of the questions on films that take a case that somebody asked about before, with its picture or without."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Asker:
     mix: Mapping[str, float]
     seed: int
     _rng: np.random.Generator = field(init=False)
-    _films: list[int] = field(default_factory=list)
+    _films: list[int] = field(default_factory=list)  # of all that was asked about
+    _shown: set[int] = field(default_factory=set)  # sent as pictures
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng([self.seed, 7])
@@ -61,10 +62,10 @@ class Asker:
         kinds = tuple(self.mix)
         shares = np.array([self.mix[kind] for kind in kinds])
         kind = kinds[int(self._rng.choice(len(kinds), p=shares / shares.sum()))]
-        known = set(self._films)
         phantom, number = self._film(kind == "vqa"), int(self._rng.integers(1 << 31))
         if kind == "vqa":
-            question, new = any_question(phantom, self._rng).text, phantom.seed not in known
+            question, new = any_question(phantom, self._rng).text, phantom.seed not in self._shown
+            self._shown.add(phantom.seed)
             return Ask(kind, (Turn("user", question, png(phantom.seed)),), seed=number, new_film=new)
         if kind == "chat":
             first, answer = report_question(phantom, self._rng)
