@@ -38,7 +38,7 @@ from services.pb.medmax.v1 import assistant_pb2, common_pb2
 from tests.support.deid_cases import Case, cases, phantom
 from tests.support.deid_score import BANKS, covered, remains
 from tests.support.review import CALLER, submitted
-from tests.support.review_loop import Panel, Site, free_port, wait_for
+from tests.support.review_loop import Panel, Site, count, entries, free_port, wait_for
 
 CASES = int(os.environ.get("MEDMAX_TEST_CASES", "70"))
 TELLING = 6
@@ -101,26 +101,16 @@ async def answered(settings: Settings, told: list[Case]) -> list[Told]:
 
 def everything_of(studio: Connection, loop: Loop) -> dict[str, Any]:
     """All that Label Studio holds of each interaction: the whole task as its API gives it."""
-    found = {}
-    for kind in Kind:
-        for entry in entries(loop):
-            if entry.kind is kind and entry.ls_task is not None:
-                found[entry.id] = studio.get(f"/api/tasks/{entry.ls_task}/")
-    return found
+    return {
+        entry.id: studio.get(f"/api/tasks/{entry.ls_task}/")
+        for entry in entries(loop, *State)
+        if entry.ls_task is not None
+    }
 
 
 def links(task: dict[str, Any]) -> list[str]:
     """Addresses of the pictures that the expert sees."""
     return sorted(set(map(html.unescape, re.findall(r'src=\\"([^"\\]+)', json.dumps(task["data"])))))
-
-
-def entries(loop: Loop) -> list[Any]:
-    return [entry for state in State for entry in loop.store.items.page(state, limit=10_000)]
-
-
-def count(loop: Loop, *states: State) -> int:
-    found = loop.store.figures.counts()
-    return sum(n for state in states for n in found.get(state, {}).values())
 
 
 def uncovered(case: Case, data: bytes) -> list[str]:

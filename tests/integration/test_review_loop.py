@@ -26,7 +26,7 @@ from annotation.labelstudio.server import Server
 from annotation.loop import pointer
 from annotation.loop.context import Loop
 from annotation.loop.steps.clean import release
-from annotation.store import Because, Entry, State, Status, What
+from annotation.store import Because, State, Status, What
 from annotation.store.schema import events
 from evaluation.phantoms import held_out
 from services.checkpoint.vocabulary import PLACEHOLDER
@@ -41,10 +41,10 @@ from tests.support.review import (
     expected,
     gold,
     house_films,
-    plain,
     recorded,
 )
-from tests.support.review_loop import Panel, Site, free_port, wait_for
+from tests.support.review_films import plain
+from tests.support.review_loop import Panel, Site, count, entries, free_port, wait_for
 from tests.support.stack import Served, running
 
 INTERACTIONS = int(os.environ.get("MEDMAX_TEST_INTERACTIONS", "12"))
@@ -53,7 +53,7 @@ DONE = (State.JUDGED, State.BUILT)
 MEASURED, UNSEEN = 24, 6
 """Films of the house's evaluation set, and films that nobody corrected or measured."""
 ROLL_OUT = (
-    'exec "$PYTHON" -m services.cli rollout start --gateway {gateway} --model "$(readlink -f "$MEDMAX_CHECKPOINT")"'
+    'exec {python} -m services.cli rollout start --gateway {gateway} --model "$(readlink -f "$MEDMAX_CHECKPOINT")"'
     " --why 'promoted by review' --baseline-s 0 --settle-s 1 --window-s 2 --poll-s 0.2 --ready-s 600"
 )
 
@@ -197,11 +197,11 @@ def assert_learnt_served_and_taken_back(here: Site, script: Script, assistant: S
             "budget": 0.1,
             "budgets": {"captioning*": 1.0},  # the house wants its reports to say more than a phantom's
             "min_examples": 10,
-            "roll_out": ["sh", "-c", ROLL_OUT.format(gateway=assistant.http)],
+            "roll_out": ["sh", "-c", ROLL_OUT.format(python=sys.executable, gateway=assistant.http)],
         },
     }
     with here.opened() as loop:
-        with here.running(PYTHON=sys.executable):
+        with here.running():
             decided = (Status.PROMOTED, Status.REFUSED)
             models = lambda: loop.store.versions.all(What.MODEL)  # noqa: E731
             wait_for(lambda: bool(models()) and models()[0].status in decided, 1200, "a model is decided on")
@@ -217,17 +217,8 @@ def assert_learnt_served_and_taken_back(here: Site, script: Script, assistant: S
     if INTERACTIONS >= 60:  # a handful of corrections says little about other films
         elsewhere = slice(len(films), None)
         assert after[elsewhere].count(HOUSE_ANSWER) > before[elsewhere].count(HOUSE_ANSWER)
-    assert here.review("rollback", "--why", "a test", PYTHON=sys.executable)["model"] == SHIPPED_MODEL.name
+    assert here.review("rollback", "--why", "a test")["model"] == SHIPPED_MODEL.name
     assert answers(assistant.http, [*films, *unseen]) == before
-
-
-def count(loop: Loop, *states: State) -> int:
-    found = loop.store.figures.counts()
-    return sum(n for state in states for n in found.get(state, {}).values())
-
-
-def entries(loop: Loop, *states: State) -> list[Entry]:
-    return [entry for state in states for entry in loop.store.items.page(state, limit=10_000)]
 
 
 def publish_all(loop: Loop, at_least: int, held_at_most: float) -> None:

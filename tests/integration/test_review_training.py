@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,9 +24,9 @@ from tests.unit.gateway.rest_server import serving
 
 
 @contextmanager
-def gateway(site: Site, **settings: Any) -> Iterator[str]:
-    """The address of the gateway's own server, in this process, with the services of a checkpoint behind it."""
-    with serving(load(data_dir=site.folder / "var", threads=1, **settings)) as server:
+def gateway(site: Site) -> Iterator[str]:
+    """The address of the gateway's own server, in this process, with the services behind it."""
+    with serving(load(data_dir=site.folder / "var", threads=1)) as server:
         yield server.url
 
 

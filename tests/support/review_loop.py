@@ -25,6 +25,7 @@ from annotation.labelstudio.server import Login, Server
 from annotation.loop import steps
 from annotation.loop.context import Loop
 from annotation.loop.settings import load_review
+from annotation.store import Entry, State
 from services.config import ROOT, Settings, load
 from services.errors import MedMaxError
 from tests.support.review import Script, submitted
@@ -105,9 +106,9 @@ class Site:
             )
 
     @contextmanager
-    def running(self, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self) -> Iterator[subprocess.Popen[str]]:
         """Until its server answers; ended by SIGTERM, which must be clean."""
-        process = self.start(**environment)
+        process = self.start()
         try:
             wait_for(self.answers, 300, "the controller answers", process)
             yield process
@@ -122,11 +123,11 @@ class Site:
         except httpx.TransportError:
             return False
 
-    def review(self, *arguments: str, **environment: str) -> Any:
+    def review(self, *arguments: str) -> Any:
         """The JSON document of `medmax review ARGUMENTS --json`."""
         done = subprocess.run(
             [sys.executable, "-m", "services.cli", "review", *arguments, "--json"],
-            env=self.environment(**environment),
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=600,
@@ -169,6 +170,15 @@ def wait_for(
         assert process is None or process.poll() is None, f"the process ended before: {what}"
         assert time.monotonic() < limit, f"not within {seconds} s: {what}"
         time.sleep(1)
+
+
+def count(loop: Loop, *states: State) -> int:
+    found = loop.store.figures.counts()
+    return sum(n for state in states for n in found.get(state, {}).values())
+
+
+def entries(loop: Loop, *states: State) -> list[Entry]:
+    return [entry for state in states for entry in loop.store.items.page(state, limit=10_000)]
 
 
 @dataclass
